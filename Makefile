@@ -1,0 +1,56 @@
+# Every target sets up what it needs from a fresh clone: the environment, the locked packages, the servers.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && echo $$p && break; done)
+BIN := $(VENV)/bin
+SECONDS_OF_TRAFFIC := $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),)
+READY := $(VENV)/.locked
+
+.PHONY: help demo check test bench token lock format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements/dev.txt
+	@test -n "$(PYTHON)" || { echo "This needs Python 3.11 to 3.14, and found none (Debian: apt-get install python3 python3-venv)." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "This needs Python's venv module, which $(PYTHON) lacks (Debian: apt-get install python3-venv)." >&2; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) -V): locked packages, every file checked by its hash"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement requirements/dev.txt
+	@touch $@
+
+demo: $(READY) ## the whole flow on this machine without Docker, audited at the end (SECONDS=20 ends it by itself)
+	@exec $(BIN)/python -m sandbox.demo $(if $(SECONDS_OF_TRAFFIC),--seconds $(SECONDS_OF_TRAFFIC))
+
+check: $(READY) ## format, lint, types, import contracts, unit tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/unit
+
+test: $(READY) ## every test that needs no Docker: unit, integration, end to end, faults
+	$(BIN)/pytest tests
+
+bench: $(READY) ## ratios against references measured in the same run; rewrites docs/benchmarks.md
+	$(BIN)/python -m tests.benchmarks
+
+token: $(READY) ## a bearer token for the demo that is running: make token MEMBER=m-1 [SCOPE=operator]
+	@$(BIN)/python -m sandbox.token --member "$(or $(MEMBER),m-1)" --scope "$(or $(SCOPE),member)"
+
+lock: $(READY) ## renew the hashed requirement files from pyproject.toml
+	$(COMPILE) pyproject.toml --output-file requirements/services.txt
+	$(COMPILE) pyproject.toml --group sandbox --group dev --constraint requirements/services.txt --output-file requirements/dev.txt
+
+COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock'
+
+format: $(READY) ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment, caches and the sandbox's data
+	rm -rf $(VENV) .sandbox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

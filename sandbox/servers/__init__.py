@@ -1,0 +1,19 @@
+"""PostgreSQL and a Kafka-compatible broker from wheels, for the demo and the tests; no service imports this."""
+
+from sandbox.servers.errors import NotOursError, ServerError, ServerUnavailableError
+from sandbox.servers.kafka import KafkaServer, open_kafka
+from sandbox.servers.postgres import PostgresServer, open_postgres
+from sandbox.servers.process import KeptProcess, Program, start_process
+
+__all__ = [
+    "KafkaServer",
+    "KeptProcess",
+    "NotOursError",
+    "PostgresServer",
+    "Program",
+    "ServerError",
+    "ServerUnavailableError",
+    "open_kafka",
+    "open_postgres",
+    "start_process",
+]

@@ -1,0 +1,1 @@
+"""The business of the platform: types and rules, no input or output."""

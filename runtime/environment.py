@@ -1,0 +1,108 @@
+"""Read a process's settings from its environment, and name everything that is wrong with them at once."""
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from runtime.errors import SettingsError
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+class EnvironmentSource(PydanticBaseSettingsSource):
+    """Turn every variable under the prefix into a nested mapping, known field or not.
+
+    pydantic-settings' own source leaves out names it does not know and stops at the first value it cannot decode; this
+    one hands everything over, so that validation finds all problems at once.
+    """
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - fixed by base
+        """Return nothing: ``__call__`` reads all fields at once."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the environment's part of the settings."""
+        return nested(os.environ, str(self.config.get("env_prefix", "")))
+
+
+def nested(environment: Mapping[str, str], prefix: str) -> dict[str, Any]:
+    """Return the variables under a prefix as a tree, ``A__B`` becoming ``{"a": {"b": ...}}``."""
+    tree: dict[str, Any] = {}
+    for name, value in sorted(environment.items()):
+        if not name.upper().startswith(prefix):
+            continue
+        *sections, field = name[len(prefix) :].lower().split("__")
+        branch = tree
+        for section in sections:
+            step = branch.setdefault(section, {})
+            if not isinstance(step, dict):  # a value stands where a section belongs: kept under no name, and refused
+                step = branch[section] = {"": step}
+            branch = step
+        branch[field] = value
+    return tree
+
+
+def load_settings(settings_type: type[SettingsT]) -> SettingsT:
+    """Read a process's settings from the environment.
+
+    Raises:
+        SettingsError: something is missing, unknown, out of range or contradictory; it names every problem, by
+            variable, and no value.
+    """
+    try:
+        return settings_type()
+    except ValidationError as error:
+        raise SettingsError(list(_problems(settings_type, error))) from None
+
+
+def _problems(settings_type: type[BaseSettings], error: ValidationError) -> Iterator[str]:
+    prefix = str(settings_type.model_config.get("env_prefix", ""))
+    known = [_variable(prefix, path) for path in _leaves(settings_type)]
+    for detail in error.errors(include_url=False, include_context=False, include_input=False):
+        path = tuple(str(step) for step in detail["loc"])
+        variable = _variable(prefix, path)
+        if detail["type"] == "missing":
+            below = list(_required(settings_type, path, prefix))
+            yield from (f"{name}: is required" for name in below or [variable])
+        elif detail["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(variable, known, n=1)
+            yield f"{variable}: no such setting" + (f"; did you mean {close[0]}?" if close else "")
+        else:
+            where = f"{variable}: " if path else ""
+            lines = detail["msg"].removeprefix("Value error, ").splitlines()
+            yield from (f"{where}{line}" for line in lines)
+
+
+def _variable(prefix: str, path: tuple[str, ...]) -> str:
+    return (prefix + "__".join(path).upper()).removesuffix("__")
+
+
+def _section(annotation: object) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        section = _section(field.annotation)
+        if section is None:
+            yield (*path, name)
+        else:
+            yield from _leaves(section, (*path, name))
+
+
+def _required(model: type[BaseModel], path: tuple[str, ...], prefix: str) -> Iterator[str]:
+    """Yield the required variables of a whole section that is missing."""
+    current: type[BaseModel] | None = model
+    for step in path:
+        field = current.model_fields.get(step) if current is not None else None
+        current = _section(field.annotation) if field is not None else None
+    if current is None:
+        return
+    for name, field in current.model_fields.items():
+        if field.is_required():
+            yield _variable(prefix, (*path, name))

@@ -1,0 +1,55 @@
+"""What can go wrong around a process, told apart by what a caller can do about it.
+
+No error here knows an HTTP status: ``runtime.problem`` maps classes to statuses. Go spells most of these as sentinel
+values compared with ``errors.Is``; a class hierarchy does the same work with ``except``.
+"""
+
+
+class SettingsError(ValueError):
+    """Say that settings are missing, mistyped or contradict each other.
+
+    Attributes:
+        problems: every problem that was found, each naming its variable and never its value.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("bad settings:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+class DependencyUnavailable(Exception):  # noqa: N818 - a state of the world that passes, not a fault of ours
+    """Say that a server this process needs cannot do its work now; the same call may succeed later.
+
+    Attributes:
+        dependency: the server's role, such as ``postgres`` or ``kafka``.
+        retry_after_seconds: when a caller may sensibly try again.
+    """
+
+    def __init__(self, dependency: str, detail: str, *, retry_after_seconds: float = 1.0) -> None:
+        self.dependency = dependency
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(f"{dependency}: {detail}")
+
+
+class PoolExhausted(DependencyUnavailable):
+    """Say that no connection came free in the time allowed: the dependency lives, this process has too much to do."""
+
+
+class TransactionContended(DependencyUnavailable):
+    """Say that a transaction lost to others (serialization, deadlock) as often as it may be tried."""
+
+
+class DeliveryUnknown(DependencyUnavailable):
+    """Say that a record was handed to the broker's client and no word came back: it may or may not be stored."""
+
+
+class RequestDeadlineExceeded(TimeoutError):  # noqa: N818 - named after Go's DeadlineExceeded
+    """Say that a request's own deadline passed before its work was done; the work was cancelled."""
+
+
+class IdempotencyKeyReusedError(Exception):
+    """Say that an idempotency key came back with a body other than its first one."""
+
+
+class RequestInProgressError(Exception):
+    """Say that a request with the same idempotency key is still running."""

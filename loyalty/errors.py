@@ -23,3 +23,43 @@ class CouponUsedError(LoyaltyError):
 
 class CouponMismatchError(LoyaltyError):
     """A coupon of this code exists, and it is not the one that was described."""
+
+
+class EventError(LoyaltyError):
+    """A record is not an event that can be understood. The class's name is stored with the record: it never changes."""
+
+
+class TombstoneError(EventError):
+    """The record has no payload at all."""
+
+
+class EmptyPayloadError(EventError):
+    """The payload has no bytes."""
+
+
+class OversizedError(EventError):
+    """The payload is longer than any event may be."""
+
+
+class NotJsonError(EventError):
+    """The payload is not JSON in UTF-8."""
+
+
+class UnknownSchemaVersionError(EventError):
+    """The event is written in a shape that this release does not know."""
+
+
+class UnknownTypeError(EventError):
+    """The event is of a type that this release does not know."""
+
+
+class WrongFieldError(EventError):
+    """A field is missing, unknown, of the wrong type or outside its rule."""
+
+
+class MissingKeyError(EventError):
+    """The record has no key, so its order among the coupon's events is not known."""
+
+
+class ContradictingKeyError(EventError):
+    """The record's key is not the code of its coupon."""

@@ -1,0 +1,179 @@
+"""Migrations on a real server: repeatable, safe side by side, and with least rights."""
+
+import asyncio
+import os
+import sys
+import uuid
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from deploy.migrate import migrate
+from deploy.settings import MigrateSettings
+from sandbox.servers import PostgresServer
+from tests.support.databases import PASSWORDS, migrate_settings
+
+_BEYOND_THE_REWARD_STORE = (
+    "create table mine (id integer)",
+    "drop table outbox",
+    "truncate redemptions",
+    "delete from redemptions",
+    "delete from members",
+    "insert into members values ('m-1', 1)",
+    "insert into rewards values ('rw-1', 'a', 1, 1, 1, 'EUR', 1)",
+    "update rewards set points_cost = 1",
+    "update redemptions set points_spent = 1",
+    "update outbox set payload = ''",
+    "update idempotency_keys set response = ''",
+    "update alembic_version set version_num = 'x'",
+)
+
+
+@pytest.fixture
+async def settings(postgres: PostgresServer) -> AsyncIterator[MigrateSettings]:
+    """Settings with two databases that do not exist yet; whatever the test makes of them is dropped."""
+    suffix = uuid.uuid4().hex[:12]
+    settings = migrate_settings(postgres, rewards=f"rewards_{suffix}", coupons=f"coupons_{suffix}")
+    yield settings
+    await postgres.drop_database(settings.rewards_database)
+    await postgres.drop_database(settings.coupons_database)
+
+
+async def _connect(server: PostgresServer, role: str, database: str) -> asyncpg.Connection:
+    return await asyncpg.connect(server.url(database, user=role, password=PASSWORDS[role]), timeout=10)
+
+
+async def _revisions(server: PostgresServer, settings: MigrateSettings) -> list[str]:
+    found = []
+    for database in (settings.rewards_database, settings.coupons_database):
+        connection = await _connect(server, "lp_owner", database)
+        found.append(await connection.fetchval("select version_num from alembic_version"))
+        await connection.close()
+    return found
+
+
+async def test_migrating_twice_leaves_the_same_revisions(postgres: PostgresServer, settings: MigrateSettings) -> None:
+    """A second run finds everything in place and changes nothing."""
+    await migrate(settings)
+    first = await _revisions(postgres, settings)
+    await migrate(settings)
+    assert await _revisions(postgres, settings) == first
+    assert all(first)
+
+
+async def test_migrating_from_four_places_at_once_succeeds_everywhere(
+    postgres: PostgresServer, settings: MigrateSettings
+) -> None:
+    """Simultaneous runs take turns; none of them fails on what another has just made."""
+    await asyncio.gather(*(migrate(settings) for _ in range(4)))
+    assert all(await _revisions(postgres, settings))
+
+
+async def test_an_administrator_without_superuser_rights_can_migrate(
+    postgres: PostgresServer, settings: MigrateSettings
+) -> None:
+    """A role that may create roles and databases is enough, as on a managed server."""
+    await migrate(settings)
+    superuser = await asyncpg.connect(postgres.superuser_url, timeout=10)
+    name = f"admin_{uuid.uuid4().hex[:8]}"
+    fresh = settings.model_copy(
+        update={
+            "user": name,
+            "password": settings.lp_owner_password,
+            "rewards_database": f"{settings.rewards_database}_b",
+            "coupons_database": f"{settings.coupons_database}_b",
+        }
+    )
+    try:
+        await superuser.execute(f"create role {name} login createrole createdb password '{PASSWORDS['lp_owner']}'")
+        for role in PASSWORDS:
+            await superuser.execute(f"grant {role} to {name} with admin option")
+        await migrate(fresh)
+        assert all(await _revisions(postgres, fresh))
+    finally:
+        await postgres.drop_database(fresh.rewards_database)
+        await postgres.drop_database(fresh.coupons_database)
+        await superuser.execute(f"drop owned by {name} cascade")
+        await superuser.execute(f"drop role {name}")
+        await superuser.close()
+
+
+async def test_a_service_cannot_enter_the_other_database(postgres: PostgresServer, settings: MigrateSettings) -> None:
+    """Each role connects to its own database alone."""
+    await migrate(settings)
+    for role, database in (
+        ("reward_store", settings.coupons_database),
+        ("coupon_api", settings.rewards_database),
+        ("coupon_consumer", settings.rewards_database),
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for database"):
+            await _connect(postgres, role, database)
+
+
+async def test_the_reward_store_can_do_nothing_it_has_no_need_of(
+    postgres: PostgresServer, settings: MigrateSettings
+) -> None:
+    """The service's role is refused whatever the service itself never does."""
+    await migrate(settings)
+    connection = await _connect(postgres, "reward_store", settings.rewards_database)
+    try:
+        for statement in _BEYOND_THE_REWARD_STORE:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def test_a_changed_password_counts_after_the_next_run(
+    own_postgres: PostgresServer,
+) -> None:
+    """Running again with another password replaces it; the old one no longer opens the door."""
+    settings = migrate_settings(own_postgres)
+    await migrate(settings)
+    changed = settings.model_copy(update={"reward_store_password": settings.coupon_api_password})
+    await migrate(changed)
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await _connect(own_postgres, "reward_store", settings.rewards_database)
+    url = own_postgres.url(settings.rewards_database, user="reward_store", password=PASSWORDS["coupon_api"])
+    connection = await asyncpg.connect(url, timeout=10)
+    await connection.close()
+
+
+async def _run_command(environment: dict[str, str]) -> tuple[int | None, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "deploy.migrate",
+        env={name: value for name, value in os.environ.items() if not name.startswith("MIGRATE_")} | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), timeout=30)
+    return process.returncode, output.decode()
+
+
+async def test_the_command_migrates_from_its_environment(postgres: PostgresServer, settings: MigrateSettings) -> None:
+    """`python -m deploy.migrate` with the right variables ends with status 0 and both schemas in place."""
+    assert settings.password is not None
+    status, output = await _run_command(
+        {
+            "MIGRATE_HOST": settings.host,
+            "MIGRATE_PORT": str(settings.port),
+            "MIGRATE_USER": settings.user,
+            "MIGRATE_PASSWORD__VALUE": settings.password.read(),
+            "MIGRATE_REWARDS_DATABASE": settings.rewards_database,
+            "MIGRATE_COUPONS_DATABASE": settings.coupons_database,
+            **{f"MIGRATE_{role.upper()}_PASSWORD__VALUE": password for role, password in PASSWORDS.items()},
+        }
+    )
+    assert status == 0, output
+    assert all(await _revisions(postgres, settings))
+    assert not any(password in output for password in PASSWORDS.values())
+
+
+async def test_the_command_without_settings_names_all_that_is_missing() -> None:
+    """Bad settings end with status 78, and every problem is named at once."""
+    status, output = await _run_command({})
+    assert status == 78
+    assert all(name in output for name in ("host", "lp_owner_password", "coupon_consumer_password"))

@@ -9,8 +9,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# Spelling is checked where a coupon comes in. Here a regular expression a column would cost the bulk inserts dearly, so the
-# table holds only what must never be untrue.
+# Spelling is checked where a coupon comes in: here a regular expression a column would cost the bulk inserts dearly.
 COUPONS: Final = """
 create table coupons (
     code          text primary key check (length(code) = 16),

@@ -25,6 +25,10 @@ class CouponMismatchError(LoyaltyError):
     """A coupon of this code exists, and it is not the one that was described."""
 
 
+class ExpiryInPastError(LoyaltyError):
+    """The coupon would end before it begins."""
+
+
 class EventError(LoyaltyError):
     """A record is not an event that can be understood. The class's name is stored with the record: it never changes."""
 

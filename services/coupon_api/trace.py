@@ -2,8 +2,8 @@
 
 In Go the tracer is a slice under a mutex, one a process, and `defer tracer.Start("GetCoupon")()` records a span. Here
 `start` gives the same plain function, to be called in a `finally`. Two things differ: the slice of the original grows
-for ever, while here the newest spans push out the oldest; and a request can gather its own spans besides (`gather`), which
-come back to the caller as the `Server-Timing` header and stand in the request's log line.
+for ever, while here the newest spans push out the oldest; and a request can gather its own spans besides (`gather`),
+which come back to the caller as the `Server-Timing` header and stand in the request's log line.
 """
 
 import re

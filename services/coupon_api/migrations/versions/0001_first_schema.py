@@ -22,7 +22,7 @@ create table coupons (
     expires_at    timestamptz not null,
     status        text not null check (status in ('issued', 'redeemed', 'cancelled')),
     redeemed_at   timestamptz,
-    version       integer not null check (version >= 1),
+    version       bigint not null check (version >= 1),
     source        text not null,
     source_line   bigint,
     updated_at    timestamptz not null default now(),
@@ -82,11 +82,13 @@ create table dead_letters (
 
 DEAD_LETTERS_BY_AGE: Final = "create index dead_letters_by_age on dead_letters (failed_at)"
 
-# Least rights: nobody removes a coupon, and only the API may spend one.
+# Least rights: nobody removes a coupon, and only the API may spend one. The consumer writes whole versions of a coupon, so
+# it may change all but the code and the time of redemption, without which no row can become redeemed.
 GRANTS: Final = (
     "grant select, insert, update (status, redeemed_at, version, updated_at) on coupons to coupon_api",
     "grant select, insert, delete on idempotency_keys to coupon_api",
-    "grant select, insert, update (status, version, updated_at) on coupons to coupon_consumer",
+    "grant select, insert, update (member_id, reward_id, redemption_id, value_cents, currency, issued_at, expires_at,"
+    " status, version, source, updated_at) on coupons to coupon_consumer",
     "grant select, insert, update, delete on consumer_offsets to coupon_consumer",
     "grant select, insert, update (replayed_at), delete on dead_letters to coupon_consumer",
 )

@@ -1,0 +1,61 @@
+"""What coupon_api can be told from outside."""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from runtime.settings import AuthSettings, HttpSettings, PostgresSettings, ProcessSettings, Seconds, Section
+
+STARTUP_SECONDS_MAX = 30.0
+
+
+class PageSettings(Section):
+    """Bound the pages of a member's coupons, in coupons a page."""
+
+    limit_default: int = Field(default=20, ge=1, le=1_000)
+    limit_max: int = Field(default=100, ge=1, le=1_000)
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield a default that no caller could ask for."""
+        if self.limit_default > self.limit_max:
+            yield "limit_default is greater than limit_max"
+
+
+class CleanUpSettings(Section):
+    """Say how long idempotency keys are kept, and bound the job that removes older ones.
+
+    Every `period_seconds` it removes at most `rows_per_run` keys, `rows_per_statement` at a time.
+    """
+
+    keep_seconds: float = Field(default=7 * 86_400.0, ge=60, le=366 * 86_400)
+    period_seconds: Seconds = 600.0
+    rows_per_statement: int = Field(default=1_000, ge=1, le=100_000)
+    rows_per_run: int = Field(default=100_000, ge=1, le=10_000_000)
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield a run too small for one statement."""
+        if self.rows_per_statement > self.rows_per_run:
+            yield "rows_per_statement is greater than rows_per_run"
+
+
+class CouponApiSettings(ProcessSettings):
+    """The settings of one coupon_api process; `COUPON_API_POSTGRES__HOST` is `postgres.host`."""
+
+    model_config = SettingsConfigDict(env_prefix="COUPON_API_", env_nested_delimiter="__")
+
+    service: ClassVar[str] = "coupon-api"
+
+    postgres: PostgresSettings
+    auth: AuthSettings
+    http: HttpSettings = HttpSettings()
+    page: PageSettings = PageSettings()
+    idempotency: CleanUpSettings = CleanUpSettings()
+    trace_capacity: int = Field(default=1_024, ge=1, le=1_000_000)
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield contradictions between sections, and a wait for the database beyond the one the service promises."""
+        yield from super().conflicts()
+        if self.startup_seconds > STARTUP_SECONDS_MAX:
+            yield f"startup_seconds is greater than {STARTUP_SECONDS_MAX:g}, the most this service waits for its database"

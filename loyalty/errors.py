@@ -5,6 +5,26 @@ class LoyaltyError(Exception):
     """A rule of the business said no; nothing was changed."""
 
 
+class RewardNotFoundError(LoyaltyError):
+    """There is no such reward."""
+
+
+class MemberNotFoundError(LoyaltyError):
+    """There is no such member, or the caller may not know of it: the two are not told apart."""
+
+
+class RedemptionNotFoundError(LoyaltyError):
+    """There is no such redemption, or it is somebody else's: the two are not told apart."""
+
+
+class SoldOutError(LoyaltyError):
+    """None of the reward is left."""
+
+
+class InsufficientPointsError(LoyaltyError):
+    """The member has fewer points than the reward costs."""
+
+
 class CouponNotFoundError(LoyaltyError):
     """There is no such coupon, or it is somebody else's: the two are not told apart."""
 

@@ -31,8 +31,10 @@ class EnvironmentSource(PydanticBaseSettingsSource):
 
 
 def nested(environment: Mapping[str, str], prefix: str) -> dict[str, Any]:
-    """Return the variables under a prefix as a tree, ``A__B`` becoming ``{"a": {"b": ...}}``."""
+    """Return the variables under a prefix as a tree, ``A__B`` becoming ``{"a": {"b": ...}}``; none without a prefix."""
     tree: dict[str, Any] = {}
+    if not prefix:
+        return tree
     for name, value in sorted(environment.items()):
         if not name.upper().startswith(prefix):
             continue

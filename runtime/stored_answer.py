@@ -1,7 +1,7 @@
 """Give a repeated request the answer of the first: the SQL half of idempotency, for every service with such a table.
 
-The caller's own transaction holds all of it: `claim_key`, the work, `store_answer`, commit. So the answer is there exactly
-when the work is, and a crash before the commit leaves neither. The table, one in each database that needs it:
+The caller's own transaction holds all of it: `claim_key`, the work, `store_answer`, commit. So the answer is there
+exactly when the work is, and a crash before the commit leaves neither. The table, one in each database that needs it:
 
     idempotency_keys (subject, route, key, body_hash, status, response, created_at; primary key (subject, route, key))
 """
@@ -21,7 +21,8 @@ insert into idempotency_keys (subject, route, key, body_hash, status, response) 
 """
 _DELETE_OLD: Final = """
 delete from idempotency_keys where (subject, route, key) in (
-    select subject, route, key from idempotency_keys where created_at < now() - $1::interval order by created_at limit $2
+    select subject, route, key from idempotency_keys where created_at < now() - $1::interval
+    order by created_at limit $2
 )
 """
 
@@ -56,8 +57,8 @@ async def claim_key(connection: Connection, key: IdempotencyKey) -> StoredAnswer
     """Begin the key's work in the open transaction, or return the answer of whoever finished it before.
 
     The claim is an advisory lock that ends with the transaction, also when the process or the connection dies. Locking
-    and looking are two statements on purpose: each sees what was committed before *it* began, so a key that was finished
-    between them is found. That holds under read committed alone.
+    and looking are two statements on purpose: each sees what was committed before *it* began, so a key that was
+    finished between them is found. That holds under read committed alone.
 
     Raises:
         RequestInProgressError: Another transaction holds the key now.

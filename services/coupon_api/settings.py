@@ -58,4 +58,4 @@ class CouponApiSettings(ProcessSettings):
         """Yield contradictions between sections, and a wait for the database beyond the one the service promises."""
         yield from super().conflicts()
         if self.startup_seconds > STARTUP_SECONDS_MAX:
-            yield f"startup_seconds is greater than {STARTUP_SECONDS_MAX:g}, the most this service waits for its database"
+            yield f"startup_seconds is greater than {STARTUP_SECONDS_MAX:g}, the longest wait for the database"

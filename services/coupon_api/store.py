@@ -1,12 +1,14 @@
 """Keep coupons in Postgres: the only file of this service with SQL.
 
-Time is the database's clock alone. Reads and guarded writes are one statement each, committed on its own, so each is one
-round trip; what must be together is one transaction.
+Time is the database's clock alone. Reads and guarded writes are one statement each, committed on its own, so each is
+one round trip; what must be together is one transaction.
 """
 
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol, cast
 from uuid import UUID
+
+from asyncpg import Record
 
 from loyalty.coupon import Coupon, CouponStatus
 from loyalty.errors import (
@@ -30,31 +32,36 @@ code, member_id, reward_id, redemption_id::text as redemption_id, value_cents, c
 case when status = 'issued' and expires_at <= now() then 'expired' else status end as status, redeemed_at, version
 """
 
-_FIND: Final = f"select {_VIEW} from coupons where code = $1"
 
-_PAGE: Final = f"""
-select {_VIEW} from coupons where member_id = $1 order by issued_at desc, code desc limit $2
-"""
+def _sql(statement: str) -> str:
+    return statement.replace(":view", _VIEW)
 
-_PAGE_AFTER: Final = f"""
-select {_VIEW} from coupons where member_id = $1 and (issued_at, code) < ($3, $4)
+
+_FIND: Final = _sql("select :view from coupons where code = $1")
+
+_PAGE: Final = _sql("""
+select :view from coupons where member_id = $1 order by issued_at desc, code desc limit $2
+""")
+
+_PAGE_AFTER: Final = _sql("""
+select :view from coupons where member_id = $1 and (issued_at, code) < ($3, $4)
 order by issued_at desc, code desc limit $2
-"""
+""")
 
-_ISSUE: Final = f"""
+_ISSUE: Final = _sql("""
 insert into coupons
     (code, member_id, reward_id, value_cents, currency, issued_at, expires_at, status, version, source)
 select $1, $2, $3, $4, $5, now(), $6, 'issued', 1, 'operator' where $6 > now()
-returning {_VIEW}
-"""
+returning :view
+""")
 
-_REDEEM: Final = f"""
+_REDEEM: Final = _sql("""
 update coupons set status = 'redeemed', redeemed_at = now(), version = version + 1, updated_at = now()
 where code = $1 and member_id = $2 and status = 'issued' and expires_at > now()
-returning {_VIEW}
-"""
+returning :view
+""")
 
-_CANCEL: Final = f"""
+_CANCEL: Final = _sql("""
 insert into coupons
     (code, member_id, reward_id, redemption_id, value_cents, currency, issued_at, expires_at, status, version, source)
 values ($1, $2, $3, $4, $5, $6, $7, $8, 'cancelled', $9, 'cancellation')
@@ -64,8 +71,8 @@ where coupons.status = 'issued'
     and (coupons.member_id, coupons.reward_id, coupons.value_cents, coupons.currency)
         = (excluded.member_id, excluded.reward_id, excluded.value_cents, excluded.currency)
     and coupons.redemption_id is not distinct from excluded.redemption_id
-returning {_VIEW}
-"""
+returning :view
+""")
 
 
 class PagePosition(NamedTuple):
@@ -133,8 +140,8 @@ class CouponStore(Protocol):
 class PostgresCouponStore:
     """The store on a pool; each call is a span of the tracer.
 
-    Any call may raise `runtime.errors.DependencyUnavailable`. A cancelled call has happened whole or not at all, and which
-    of the two is not known: the idempotency of every write makes asking again safe.
+    Any call may raise `runtime.errors.DependencyUnavailable`. A cancelled call has happened whole or not at all, and
+    which of the two is not known: the idempotency of every write makes asking again safe.
     """
 
     def __init__(self, pool: PostgresPool, tracer: Tracer) -> None:
@@ -148,7 +155,7 @@ class PostgresCouponStore:
             row = await self._pool.fetch_row(_FIND, code)
         finally:
             finish()
-        return None if row is None else cast(CouponView, dict(row))
+        return None if row is None else _view(row)
 
     async def list_coupons(self, member_id: str, limit: int, after: PagePosition | None) -> list[CouponView]:
         """See `CouponStore`."""
@@ -160,7 +167,7 @@ class PostgresCouponStore:
                 rows = await self._pool.fetch(_PAGE_AFTER, member_id, limit, *after)
         finally:
             finish()
-        return [cast(CouponView, dict(row)) for row in rows]
+        return [_view(row) for row in rows]
 
     async def issue_coupon(self, order: IssueOrder, key: IdempotencyKey) -> StoredAnswer:
         """See `CouponStore`."""
@@ -175,7 +182,7 @@ class PostgresCouponStore:
         finish = self._tracer.start("redeem_coupon")
         try:
             row = await self._pool.fetch_row(_REDEEM, code, member_id)
-            return cast(CouponView, dict(row)) if row is not None else await self._redeemed_before(code, member_id)
+            return _view(row) if row is not None else await self._redeemed_before(code, member_id)
         finally:
             finish()
 
@@ -186,7 +193,7 @@ class PostgresCouponStore:
             raise CouponNotFoundError
         match row["status"]:
             case CouponStatus.REDEEMED:
-                return cast(CouponView, dict(row))
+                return _view(row)
             case CouponStatus.CANCELLED:
                 raise CouponCancelledError
             case CouponStatus.EXPIRED:
@@ -210,7 +217,7 @@ class PostgresCouponStore:
                 order.expires_at,
                 order.version,
             )
-            return cast(CouponView, dict(row)) if row is not None else await self._cancelled_before(order)
+            return _view(row) if row is not None else await self._cancelled_before(order)
         finally:
             finish()
 
@@ -219,7 +226,7 @@ class PostgresCouponStore:
         row = await self._pool.fetch_row(_FIND, order.code)
         if row is None:
             raise AssertionError("a coupon that was in the way is gone, and nobody may delete one")
-        view = cast(CouponView, dict(row))
+        view = _view(row)
         if _identity(view) != (order.member_id, order.reward_id, order.redemption_id, order.value):
             raise CouponMismatchError
         if view["status"] == CouponStatus.REDEEMED:
@@ -229,6 +236,10 @@ class PostgresCouponStore:
     async def delete_old_keys(self, older_than: timedelta, limit: int) -> int:
         """See `CouponStore`."""
         return await self._pool.transaction(delete_old_keys, older_than, limit)
+
+
+def _view(row: Record) -> CouponView:
+    return cast("CouponView", dict(row))
 
 
 def _identity(view: CouponView) -> tuple[str, str, UUID | None, Money]:
@@ -256,6 +267,6 @@ async def _issue(connection: Connection, order: IssueOrder, key: IdempotencyKey)
     )
     if row is None:
         raise ExpiryInPastError
-    answer = StoredAnswer(status=201, body=encode(cast(CouponView, dict(row))))
+    answer = StoredAnswer(status=201, body=encode(_view(row)))
     await store_answer(connection, key, answer)
     return answer

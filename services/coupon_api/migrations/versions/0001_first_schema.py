@@ -82,13 +82,17 @@ create table dead_letters (
 
 DEAD_LETTERS_BY_AGE: Final = "create index dead_letters_by_age on dead_letters (failed_at)"
 
-# Least rights: nobody removes a coupon, and only the API may spend one. The consumer writes whole versions of a coupon, so
-# it may change all but the code and the time of redemption, without which no row can become redeemed.
+# Least rights: nobody removes a coupon, and only the API may spend one. The consumer writes whole versions of a coupon,
+# so it may change all but the code and the time of redemption, without which no row can become redeemed.
 GRANTS: Final = (
     "grant select, insert, update (status, redeemed_at, version, updated_at) on coupons to coupon_api",
     "grant select, insert, delete on idempotency_keys to coupon_api",
-    "grant select, insert, update (member_id, reward_id, redemption_id, value_cents, currency, issued_at, expires_at,"
-    " status, version, source, updated_at) on coupons to coupon_consumer",
+    """
+    grant select, insert, update
+        (member_id, reward_id, redemption_id, value_cents, currency, issued_at, expires_at, status, version, source,
+         updated_at)
+    on coupons to coupon_consumer
+    """,
     "grant select, insert, update, delete on consumer_offsets to coupon_consumer",
     "grant select, insert, update (replayed_at), delete on dead_letters to coupon_consumer",
 )

@@ -11,18 +11,6 @@ from runtime.settings import AuthSettings, HttpSettings, PostgresSettings, Proce
 STARTUP_SECONDS_MAX = 30.0
 
 
-class PageSettings(Section):
-    """Bound the pages of a member's coupons, in coupons a page."""
-
-    limit_default: int = Field(default=20, ge=1, le=1_000)
-    limit_max: int = Field(default=100, ge=1, le=1_000)
-
-    def conflicts(self) -> Iterator[str]:
-        """Yield a default that no caller could ask for."""
-        if self.limit_default > self.limit_max:
-            yield "limit_default is greater than limit_max"
-
-
 class CleanUpSettings(Section):
     """Say how long idempotency keys are kept, and bound the job that removes older ones.
 
@@ -50,7 +38,6 @@ class CouponApiSettings(ProcessSettings):
     postgres: PostgresSettings
     auth: AuthSettings
     http: HttpSettings = HttpSettings()
-    page: PageSettings = PageSettings()
     idempotency: CleanUpSettings = CleanUpSettings()
     trace_capacity: int = Field(default=1_024, ge=1, le=1_000_000)
 

@@ -3,9 +3,14 @@
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from sandbox.servers.errors import ServerUnavailableError
+
+_TRIAL_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,22 +24,9 @@ class Account:
         """Make the account the owner of one file or directory."""
         os.chown(path, self.user_id, self.group_id)
 
-    def can_run(self, program: Path) -> bool:
-        """Tell whether the account can execute a program, its libraries included, by doing so."""
-        try:
-            result = subprocess.run(
-                [program, "--version"],
-                user=self.user_id,
-                group=self.group_id,
-                extra_groups=[],
-                cwd="/",
-                capture_output=True,
-                timeout=30,
-                check=False,
-            )
-        except OSError:
-            return False
-        return result.returncode == 0
+    def can_enter(self, directory: Path) -> bool:
+        """Tell whether the account may pass through every directory above this one."""
+        return all(parent.stat().st_mode & stat.S_IXOTH for parent in directory.parents)
 
 
 def unprivileged_account() -> Account | None:
@@ -52,17 +44,55 @@ def unprivileged_account() -> Account | None:
     return Account(user_id=nobody.pw_uid, group_id=nobody.pw_gid)
 
 
-def program_for(account: Account | None, root: Path, program: str, directory: Path) -> Path:
-    """Return the path of a program under `root` that the account can execute.
+def program_for(account: Account | None, package: Path, program: str, directory: Path) -> Path:
+    """Return the path of a program in an installed package that the account can execute, its libraries included.
 
     A virtual environment below a home directory that others may not enter (`/root`) is out of reach for another
-    account: then the tree below `root` is copied into `directory` once.
+    account: then the package, and the folder of libraries that its wheel put beside it, are copied into `directory`.
+
+    Raises:
+        ServerUnavailableError: this machine cannot execute it; the message says what is missing.
     """
-    installed = root / program
-    if account is None or account.can_run(installed):
+    installed = package / program
+    if (fault := _trial(installed, None)) is not None:
+        raise ServerUnavailableError(f"this machine cannot run {installed.name}: {fault}")
+    if account is None or _trial(installed, account) is None:
         return installed
-    copy = directory / "program"
-    if not copy.exists():
-        shutil.copytree(root, copy, symlinks=True, ignore=shutil.ignore_patterns("include", "__pycache__"))
-    (copy / program).chmod(0o755)
-    return copy / program
+    copy = _copy(package, directory / "program") / program
+    if (fault := _trial(copy, account)) is not None:
+        raise ServerUnavailableError(f"an unprivileged account cannot run {copy}: {fault}")
+    return copy
+
+
+def _copy(package: Path, place: Path) -> Path:
+    place.mkdir(exist_ok=True)
+    place.chmod(0o755)
+    for source in (package, package.with_name(f"{package.name}.libs")):
+        if source.exists() and not (place / source.name).exists():
+            shutil.copytree(
+                source, place / source.name, symlinks=True, ignore=shutil.ignore_patterns("include", "__pycache__")
+            )
+    (place / package.name).chmod(0o755)
+    return place / package.name
+
+
+def _trial(program: Path, account: Account | None) -> str | None:
+    """Execute a program once, for its version; return the last line of what went wrong."""
+    try:
+        result = subprocess.run(
+            [program, "--version"],
+            user=None if account is None else account.user_id,
+            group=None if account is None else account.group_id,
+            extra_groups=None if account is None else [],
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=_TRIAL_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if result.returncode == 0:
+        return None
+    lines = result.stderr.strip().splitlines()
+    return lines[-1] if lines else f"status {result.returncode}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.servers.account import Account, unprivileged_account
+from sandbox.servers.errors import ServerError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,11 @@ class ServerDirectory:
 
 @contextlib.asynccontextmanager
 async def open_directory(path: Path | None, prefix: str) -> AsyncIterator[ServerDirectory]:
-    """Make a directory for a server; one without a given path is temporary and removed on leaving."""
+    """Make a directory for a server; one without a given path is temporary and removed on leaving.
+
+    Raises:
+        ServerError: the account that the server will run under cannot reach it.
+    """
     directory = _create(path, prefix)
     try:
         yield directory
@@ -45,5 +50,7 @@ def _create(path: Path | None, prefix: str) -> ServerDirectory:
         place = path.absolute()
         place.mkdir(parents=True, exist_ok=True)
     if account is not None:
+        if not account.can_enter(place):
+            raise ServerError(f"an unprivileged server cannot reach {place}: choose a directory others may pass to")
         account.own(place)
     return ServerDirectory(place, account, (place,) if path is None else ())

@@ -171,7 +171,7 @@ class _OwnedServer:
 
     def _find_programs(self, root: Path) -> Path:
         place = self._directory
-        return program_for(place.account, root / "pginstall", "bin/postgres", place.path).parent
+        return program_for(place.account, root, "pginstall/bin/initdb", place.path).parent
 
     def _write_password(self) -> Path:
         secret = self._directory.path / "superuser-password"

@@ -1,0 +1,156 @@
+"""Publish what the outbox holds: claim, publish, settle, and again.
+
+    claim (a committed lease) --> the broker's word for each record --> settle (one statement for all)
+
+No transaction is open and no connection is held while the broker is awaited. A record may reach the topic twice, when
+this process dies between the broker's word and `settle`; it never fails to reach it, and consumers skip the second one
+by its version. Any number of relays may run at once, in one process or in many.
+
+In Go this would be a goroutine around a ticker; here the loop also wakes when this process commits an event.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from runtime.kafka_producer import KafkaProducer, Record
+
+from patterns import Channel, Context, WouldBlock, receive, select
+from runtime.backoff import Backoff
+from runtime.errors import DependencyUnavailable
+from runtime.logs import get_logger
+from services.reward_store.metrics import RelayMetrics
+from services.reward_store.outbox import Claim, Outbox
+from services.reward_store.settings import RelaySettings
+
+_RELEASE_SECONDS: Final = 1.0
+
+_log = get_logger(__name__)
+
+
+class Relay:
+    """One loop from the outbox to the topic; bound to the event loop that runs it.
+
+    Args:
+        outbox: where the rows are.
+        producer: where they go.
+        settings: bounds and times.
+        metrics: what it tells about itself.
+        reach: called with the name of each crash point that is passed.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        producer: KafkaProducer,
+        settings: RelaySettings,
+        metrics: RelayMetrics,
+        reach: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._outbox = outbox
+        self._producer = producer
+        self._settings = settings
+        self._metrics = metrics
+        self._reach = reach
+        self._nudges: Channel[None] = Channel(1)
+        self._lease = timedelta(seconds=settings.lease_seconds)
+        self._unmarked: list[UUID] = []
+
+    def nudge(self) -> None:
+        """Say that an event was committed, so that it need not wait for the next poll; never waits."""
+        try:
+            self._nudges.send_nowait(None)
+        except WouldBlock:
+            return  # the relay has been told and has not looked yet: one look will find both
+
+    async def run(self, ctx: Context) -> None:
+        """Publish until the context ends; then nothing new is claimed, and the batch in hand is finished.
+
+        A database or broker that cannot do its work now is tried again, ever more slowly; any other error ends
+        the relay and is the caller's to report. A cancel hands the batch's unpublished rows back.
+        """
+        settings = self._settings
+        backoff = Backoff(settings.backoff_first_seconds, settings.backoff_most_seconds)
+        while not ctx.is_done:
+            try:
+                claimed = await self.publish_batch()
+            except DependencyUnavailable as error:
+                pause = backoff.fail()
+                self._metrics.failures.inc()
+                _log.warning("Publishing failed", error=str(error), failures=backoff.failures, retry_seconds=pause)
+                await select(receive(ctx.done), timeout_seconds=pause)
+                continue
+            backoff.reset()
+            if claimed < settings.batch_rows:
+                await select(receive(ctx.done), receive(self._nudges), timeout_seconds=settings.poll_interval_seconds)
+
+    async def publish_batch(self) -> int:
+        """Claim one batch, publish it and mark it, and return how many rows it had.
+
+        Raises:
+            DependencyUnavailable: the database or the broker failed; rows without the broker's word are handed back.
+        """
+        await self._mark()
+        claim = await self._outbox.claim(self._settings.batch_rows, self._lease)
+        if not claim.rows:
+            return 0
+        self._reach("after-claim")
+        try:
+            error = await self._publish(claim)
+        except BaseException:
+            await self._hand_back(claim)
+            raise
+        self._reach("after-publish")
+        if error is not None:
+            await self._hand_back(claim)
+        await self._mark()
+        if error is not None:
+            raise error
+        return len(claim.rows)
+
+    async def _publish(self, claim: Claim) -> DependencyUnavailable | None:
+        """Await the broker's word for every row, note which ones it took, and return the first refusal."""
+        records = [
+            Record(
+                topic=row.topic,
+                key=row.key.encode(),
+                value=row.payload,
+                headers=tuple((name, text.encode()) for name, text in row.headers.items()),
+            )
+            for row in claim.rows
+        ]
+        outcomes = await self._producer.publish_many(records)
+        self._unmarked = [
+            row.id for row, word in zip(claim.rows, outcomes, strict=True) if not isinstance(word, Exception)
+        ]
+        return next((word for word in outcomes if isinstance(word, DependencyUnavailable)), None)
+
+    async def _mark(self) -> None:
+        """Mark what the broker has taken, also what an earlier batch could not mark: else it would be sent again."""
+        if self._unmarked:
+            await self._outbox.settle(self._unmarked)
+            self._metrics.published.inc(len(self._unmarked))
+            self._unmarked = []
+
+    async def _hand_back(self, claim: Claim) -> None:
+        """Give up the lease on what was not published; should that fail, the lease ends by itself."""
+        taken = set(self._unmarked)
+        ids = [row.id for row in claim.rows if row.id not in taken]
+        try:
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                await self._outbox.release(claim, ids)
+        except (DependencyUnavailable, TimeoutError) as error:
+            _log.warning("Rows could not be handed back", rows=len(ids), error=str(error))
+
+    async def measure(self, ctx: Context) -> None:
+        """Count the backlog now and then, until the context ends."""
+        while not ctx.is_done:
+            try:
+                backlog = await self._outbox.backlog()
+            except DependencyUnavailable:
+                self._metrics.unknown()
+            else:
+                self._metrics.show(backlog)
+            await select(receive(ctx.done), timeout_seconds=self._settings.measure_interval_seconds)

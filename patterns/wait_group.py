@@ -1,0 +1,158 @@
+"""Wait until a number of tasks or threads have finished, as Go's sync.WaitGroup.
+
+Go lets a panic in a goroutine end the process; here an exception in a `go` function comes out of `wait`. Misuse raises
+at once. Go panics for some of it, and leaves the most common one, an `add` inside the task that it should have counted
+beforehand, to vet.
+"""
+
+import asyncio
+import inspect
+import weakref
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVarTuple
+
+from patterns._waiter import Signal, TaskWaiter, matching
+from patterns.errors import WaitGroupMisuseError
+
+Ts = TypeVarTuple("Ts")
+_Task = asyncio.Task[Any]  # Any: a task's result is of no interest here
+
+
+@dataclass(frozen=True, slots=True)
+class WaitGroupStatistics:
+    """What is still counted, how many tasks wait for it, and how many `go` functions failed since the last round."""
+
+    count: int
+    waiting: int
+    failed: int
+
+
+class WaitGroup:
+    """Count work that is under way and wait for its end.
+
+    `add` and `done` may be called from any thread; `go` and `wait` belong to tasks. A cancelled `wait` just leaves: the
+    group does not own its tasks and cancels nothing (an ErrorGroup does). After a wait the group may be used again.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._waiters: list[TaskWaiter] = []
+        self._returning = 0  # waits that were told of the end but have not yet come back
+        self._running: set[_Task] = set()  # the loop itself keeps only weak references
+        self._failed: list[_Task] = []
+        self._is_reported = False
+        self._was_used = False
+        self._unstarted: weakref.WeakSet[_Task] = weakref.WeakSet()  # at a wait that found nothing to wait for
+
+    def add(self, n: int = 1) -> None:
+        """Count n more pieces of work, or fewer if n is negative.
+
+        Raises:
+            WaitGroupMisuseError: The count would be negative; or it was zero and a wait has yet to return, or has
+                returned without this task, which had not begun by then and adds itself too late.
+        """
+        task = _current_task()
+        with matching:
+            if self._count + n < 0:
+                raise WaitGroupMisuseError(f"the count would be {self._count + n}: more done() than add()")
+            if self._count == 0 and n > 0:
+                self._open_round(task)
+            self._count += n
+            if self._count == 0:
+                self._returning += sum(waiter.end(Signal.LOOK_AGAIN) for waiter in self._waiters)
+                self._waiters.clear()
+
+    def done(self) -> None:
+        """Count one piece of work as finished.
+
+        Raises:
+            WaitGroupMisuseError: Nothing was counted.
+        """
+        self.add(-1)
+
+    def go(self, fn: Callable[[*Ts], Coroutine[Any, Any, object]], *args: *Ts) -> None:
+        """Count one, start fn(*args) as a task, and count it as done when it ends, however it ends.
+
+        A function that is cancelled counts as ended, not as failed.
+
+        Raises:
+            WaitGroupMisuseError: Nothing was counted any more, and a wait has yet to return.
+        """
+        self.add()
+        task = asyncio.create_task(self._run(fn, args), name=getattr(fn, "__qualname__", None))
+        self._running.add(task)
+        task.add_done_callback(self._end)
+
+    async def wait(self) -> None:
+        """Wait until nothing is counted; return at once if nothing is.
+
+        Raises:
+            ExceptionGroup: All exceptions of the `go` functions since the last round, when the last function has ended.
+                Every wait of the same round raises them. If nobody waits, asyncio reports each as never retrieved.
+        """
+        waiter = TaskWaiter()
+        with matching:
+            is_waiting = self._count > 0
+            if is_waiting:
+                self._waiters.append(waiter)
+            elif not self._was_used:  # nothing was ever counted: perhaps a task is about to, too late
+                self._unstarted.update(filter(_has_not_begun, asyncio.all_tasks()))
+        if is_waiting:
+            await self._return_of(waiter)
+        self._was_used = False
+        self._is_reported = True
+        if self._failed:
+            errors = [error for task in self._failed if (error := task.exception()) is not None]
+            raise BaseExceptionGroup(f"{len(errors)} functions of a wait group failed", errors)
+
+    def statistics(self) -> WaitGroupStatistics:
+        """Return what is counted, who waits and what failed."""
+        with matching:
+            return WaitGroupStatistics(self._count, len(self._waiters), len(self._failed))
+
+    async def _return_of(self, waiter: TaskWaiter) -> None:
+        try:
+            await waiter.wait()
+        finally:
+            with matching:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+                else:
+                    self._returning -= 1
+
+    def _open_round(self, task: _Task | None) -> None:
+        if self._returning:
+            raise WaitGroupMisuseError("used again before the last wait has returned")
+        if task in self._unstarted:
+            raise WaitGroupMisuseError("add() inside the task came after the wait: add before the task is created")
+        self._was_used = True
+        if self._is_reported:
+            self._failed = []
+            self._is_reported = False
+
+    async def _run(self, fn: Callable[[*Ts], Coroutine[Any, Any, object]], args: tuple[*Ts]) -> None:
+        try:
+            await fn(*args)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            if task := asyncio.current_task():
+                self._failed.append(task)  # its exception is fetched by wait, or else reported by asyncio
+            raise
+
+    def _end(self, task: _Task) -> None:
+        self._running.discard(task)
+        self.done()
+
+
+def _current_task() -> _Task | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # a thread
+        return None
+
+
+def _has_not_begun(task: _Task) -> bool:
+    coroutine = task.get_coro()
+    return inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED

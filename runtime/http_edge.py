@@ -1,0 +1,222 @@
+"""The one ASGI layer between the server and the API: what every request gets, for as little time as possible.
+
+Each request has an id (the client's, if it is of a safe form), continues a W3C trace, has a deadline of ours, is counted, and
+leaves one line in the access log. Too many at once are answered 503 without being started. Whatever a handler raises
+becomes a problem answer here and nowhere else. In Go these are five nested `http.Handler`s; here each nesting costs microseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import re
+from collections.abc import Callable, MutableMapping
+from time import perf_counter
+from typing import Any, Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runtime import logs
+from runtime.http_metrics import HttpMetrics
+from runtime.problem import Problem, ProblemTable, overloaded
+from runtime.settings import HttpSettings
+from runtime.telemetry import continue_trace, current_trace, request_id
+
+REQUEST_ID_PATTERN: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+UNMATCHED: Final = "unmatched"
+
+_log = logs.get_logger("runtime.http")
+
+WriteLine = Callable[[MutableMapping[str, Any]], None]
+
+
+class _Exchange:
+    """One request under way: what was answered so far, and whether its time is up."""
+
+    __slots__ = ("_id_header", "_send", "deadline", "is_expired", "request_id", "size", "status", "task")
+
+    def __init__(self, send: Send, identity: bytes) -> None:
+        self._send = send
+        self._id_header = (b"x-request-id", identity)
+        self.request_id = identity.decode("ascii")
+        self.status = 0
+        self.size = 0
+        self.is_expired = False
+        self.deadline = 0.0
+        self.task: asyncio.Task[Any] | None = None
+
+    async def send(self, message: Message) -> None:
+        """Pass an answer's part on; after the deadline's own answer nothing more is passed."""
+        if self.is_expired:
+            return
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], self._id_header]
+        else:
+            self.size += len(message.get("body", b""))
+        await self._send(message)
+
+    async def answer(self, problem: Problem) -> None:
+        """Answer a problem; the caller has made sure that nothing was answered yet."""
+        body = problem.body(self.request_id)
+        self.status = problem.status
+        self.size = len(body)
+        headers = [*problem.raw_headers(body), self._id_header]
+        await self._send({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class HttpEdge:
+    """Wrap an ASGI application.
+
+    The deadline holds until the answer begins: then the client gets 504 at once and the handler is cancelled, so a handler
+    that is slow to unwind delays nobody but keeps its place among those in flight. A handler that is cancelled for any other
+    reason (the server's stop) gets 503. An answer that has begun is bounded by the server's write limit instead.
+
+    For the application: `scope["request_id"]`, `scope["deadline"]` (the loop's time), `scope["authorization"]` (the one header's
+    value, or None). From it: `scope["route_template"]` (for metrics and log), `scope["principal"]`, and
+    `scope["log_fields"]`, a dictionary of more facts for the request's log line.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: HttpSettings,
+        *,
+        problems: ProblemTable,
+        metrics: HttpMetrics | None = None,
+        write_line: WriteLine = logs.write_line,
+    ) -> None:
+        self._app = app
+        self._timeout_seconds = settings.request_timeout_seconds
+        self._in_flight_max = settings.in_flight_max
+        self._overloaded = overloaded(settings.retry_after_seconds)
+        self._problems = problems
+        self._metrics = metrics if metrics is not None else HttpMetrics()
+        self._metrics.watch(lambda: self._in_flight)
+        self._write_line = write_line
+        self._in_flight = 0
+        self._waiting: dict[_Exchange, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._answers: set[asyncio.Task[None]] = set()
+        self._id_prefix = os.urandom(8).hex()
+        self._ids = itertools.count(1)
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are at work."""
+        return self._in_flight
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request to its end; never raises for what a handler did."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = perf_counter()
+        exchange = _Exchange(send, self._identify(scope))
+        if self._in_flight >= self._in_flight_max:
+            await exchange.answer(self._overloaded)
+            self._finish(scope, exchange, began)
+            return
+        self._in_flight += 1
+        try:
+            self._set_deadline(scope, exchange)
+            await self._app(scope, receive, exchange.send)
+        except asyncio.CancelledError:
+            if not exchange.is_expired:
+                if not exchange.status:
+                    headers = {"retry-after": "1", "connection": "close"}
+                    await exchange.answer(Problem(503, "shutting-down", headers=headers))
+                raise
+        except Exception as error:  # noqa: BLE001 - every handler's fault ends here, as an answer and in the log
+            await self._fail(exchange, error)
+        finally:
+            self._in_flight -= 1
+            self._waiting.pop(exchange, None)
+            self._finish(scope, exchange, began)
+
+    def _identify(self, scope: Scope) -> bytes:
+        """Read the few headers that every request is asked for, in one pass."""
+        identity = traceparent = authorization = None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                # Two of them are no better than none: which one would count?
+                authorization = value if authorization is None else b""
+            elif name == b"x-request-id":
+                identity = value
+            elif name == b"traceparent":
+                traceparent = value
+        if identity is None or not REQUEST_ID_PATTERN.fullmatch(identity):
+            identity = b"%b-%x" % (self._id_prefix.encode(), next(self._ids))
+        scope["authorization"] = authorization
+        scope["request_id"] = text = identity.decode("ascii")
+        request_id.set(text)
+        current_trace.set(continue_trace(traceparent))
+        return identity
+
+    # All requests have the same time, so they run out in the order of their start: one timer, for the oldest, serves all.
+
+    def _set_deadline(self, scope: Scope, exchange: _Exchange) -> None:
+        loop = asyncio.get_running_loop()
+        exchange.task = asyncio.current_task()
+        scope["deadline"] = exchange.deadline = loop.time() + self._timeout_seconds
+        self._waiting[exchange] = None
+        if self._timer is None:
+            self._timer = loop.call_at(exchange.deadline, self._expire)
+
+    def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self._timer = None
+        while self._waiting:
+            exchange = next(iter(self._waiting))
+            if exchange.status:
+                del self._waiting[exchange]
+            elif exchange.deadline <= now:
+                del self._waiting[exchange]
+                self._end(exchange)
+            else:
+                self._timer = loop.call_at(exchange.deadline, self._expire)
+                return
+
+    def _end(self, exchange: _Exchange) -> None:
+        exchange.is_expired = True
+        answer = asyncio.get_running_loop().create_task(exchange.answer(Problem(504, "deadline-exceeded")))
+        self._answers.add(answer)
+        answer.add_done_callback(self._answers.discard)
+        if exchange.task is not None:
+            exchange.task.cancel()
+
+    async def _fail(self, exchange: _Exchange, error: Exception) -> None:
+        problem = self._problems.find(error)
+        if problem is None or exchange.status:
+            _log.exception("Unhandled error in a request", error_class=type(error).__name__)
+        if exchange.status or exchange.is_expired:
+            return
+        await exchange.answer(problem or Problem(500, "internal"))
+
+    def _finish(self, scope: Scope, exchange: _Exchange, began: float) -> None:
+        seconds = perf_counter() - began
+        method = scope["method"]
+        if method not in KNOWN_METHODS:
+            method = "OTHER"
+        route = scope.get("route_template", UNMATCHED)
+        self._metrics.observe(method, route, exchange.status, seconds)
+        line: dict[str, Any] = {  # Any: a log field may be anything
+            "level": "info" if exchange.status < 500 else "warning",
+            "event": "request",
+            "method": method,
+            "route": route,
+            "status": exchange.status,
+            "duration_ms": round(seconds * 1000, 3),
+            "bytes": exchange.size,
+        }
+        principal = scope.get("principal")
+        if principal is not None:
+            line["subject"] = principal.subject
+        more = scope.get("log_fields")
+        if more:
+            line.update(more)
+        self._write_line(line)

@@ -1,0 +1,386 @@
+"""uvicorn's httptools protocol with limits, so that one client cannot hold what others need.
+
+uvicorn times out neither half a header nor half a body, takes headers of any size, and on its stop closes connections on which
+a request is on its way (all measured). Here each connection is in one phase at a time, each phase has a deadline, and a sweep
+of the server ends what is overdue. Limits are exact in bytes; times are late by at most one sweep.
+
+Go's net/http has the same limits as fields of http.Server; its stop too loses a request that races with the close.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import enum
+import fcntl
+import math
+import struct
+import termios
+import urllib.parse
+from asyncio import AbstractEventLoop, BaseTransport, Event, Transport
+from collections import Counter
+from typing import Any, Final, cast
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from runtime.http_cycle import Cycle
+from runtime.problem import Problem
+from runtime.settings import HttpSettings
+
+PIPELINE_MAX: Final = 16
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Phase(enum.Enum):
+    """What a connection is doing, and so which limit applies."""
+
+    FRESH = enum.auto()
+    IDLE = enum.auto()
+    HEADER = enum.auto()
+    BODY = enum.auto()
+    BUSY = enum.auto()
+    LINGER = enum.auto()
+    GONE = enum.auto()
+
+
+class HttpState(ServerState):
+    """What all connections of one server share."""
+
+    def __init__(self, settings: HttpSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.is_draining = False
+        self.listener_is_closed = False
+        self.stopping = Event()
+        self.refused: Counter[str] = Counter()
+        self.date_line = b""
+        self.context = contextvars.copy_context()
+
+
+class RefusedError(Exception):
+    """Stop the parser: the request was refused and the connection will close."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """Serve one connection.
+
+    A request is handed to the application when its body is whole, so a handler never runs for half a request. A refused
+    request gets a problem answer when no other answer is under way on the connection, and the connection ends.
+    """
+
+    server_state: HttpState
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: HttpState,
+        app_state: dict[str, Any],
+        _loop: AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits = server_state.settings
+        self.phase = Phase.FRESH
+        self.deadline = math.inf
+        self.write_deadline = math.inf
+        self.quiet_since = 0.0
+        self._fed = 0
+        self._header_bytes = 0
+        self._hosts = 0
+        self._body_parts: list[bytes] = []
+        self._body_bytes = 0
+        self._content_length = 0
+        self._is_deaf = False
+        self._cycle: Cycle | None = None
+        self._queue: list[Cycle] = []
+
+    # The connection's life
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Begin; beyond the cap a connection is told so and closed."""
+        super().connection_made(cast("Transport", transport))
+        self.quiet_since = self.loop.time()
+        self._enter(Phase.FRESH, self._limits.header_timeout_seconds)
+        excess = len(self.connections) - self._limits.connections_max
+        if excess > 0:
+            if excess > self._limits.connections_max:
+                self.abort("connections")
+            else:
+                self.refuse(Problem(503, "too-many-connections", headers={"retry-after": str(self._limits.retry_after_seconds)}), "connections")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End; a handler still at work goes on to its end and its answer is dropped."""
+        self.phase = Phase.GONE
+        self.deadline = self.write_deadline = math.inf
+        self.connections.discard(self)
+        for cycle in self._cycles():
+            cycle.disconnect()
+        self._queue.clear()
+        self.flow.resume_writing()
+        if exc is None:
+            self.transport.close()
+        self.parser = None  # type: ignore[assignment]  # frees the cycle of parser and protocol, as uvicorn does
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # the base class says None, asyncio takes a bool
+        """Let a client that closed its sending half have its answers; close at once when there is none to come."""
+        pending = self._cycles()
+        if self.phase is Phase.LINGER or not pending or pending[0].response_started:
+            return False
+        self._is_deaf = True
+        pending[-1].keep_alive = False
+        return True
+
+    def abort(self, reason: str) -> None:
+        """Drop the connection now, with a reset."""
+        self.server_state.refused[reason] += 1
+        self.transport.abort()
+
+    def _enter(self, phase: Phase, seconds: float) -> None:
+        self.phase = phase
+        self.deadline = self.loop.time() + seconds
+
+    def _cycles(self) -> list[Cycle]:
+        """Give the requests without a complete answer, in their order."""
+        first = self._cycle
+        return [first, *self._queue] if first is not None and not first.response_complete else []
+
+    # Input
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; input after a refusal, or after the last request we will answer, is read and dropped."""
+        if self._is_deaf:
+            return
+        was_in_header = self.phase is Phase.HEADER
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._upgrade()
+        except httptools.HttpParserError:
+            if not self._is_deaf:
+                self.refuse(Problem(400, "bad-request"), "malformed")
+        else:
+            if was_in_header and self.phase is Phase.HEADER:
+                self._fed += len(data)
+                if self._fed > self._limits.header_bytes_max + self._limits.target_bytes_max:
+                    self.refuse(Problem(431, "headers-too-large"), "header_bytes")
+
+    def _upgrade(self) -> None:
+        if self._should_upgrade():
+            self.phase = Phase.GONE
+            self.handle_websocket_upgrade()
+            return
+        # The parser takes nothing more on this connection; the request itself was served as if it had not asked.
+        self._is_deaf = True
+        if cycles := self._cycles():
+            cycles[-1].keep_alive = False
+
+    def on_message_begin(self) -> None:
+        """Start the clock of a request's header."""
+        super().on_message_begin()
+        self._fed = self._header_bytes = self._hosts = 0
+        self._body_bytes = self._content_length = 0
+        self._body_parts.clear()
+        self._enter(Phase.HEADER, self._limits.header_timeout_seconds)
+        if len(self._queue) >= PIPELINE_MAX:
+            self._stop_reading(self._queue[-1])
+            raise RefusedError
+
+    def on_url(self, url: bytes) -> None:
+        """Collect the target, up to its limit."""
+        super().on_url(url)
+        if len(self.url) > self._limits.target_bytes_max:
+            self._refuse_parsing(Problem(414, "target-too-long"), "target_bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header, up to their limits; those after a chunked body are counted and dropped."""
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_bytes > self._limits.header_bytes_max or len(self.headers) >= self._limits.header_count_max:
+            self._refuse_parsing(Problem(431, "headers-too-large"), "header_bytes")
+        if self.phase is not Phase.HEADER:
+            return
+        name = name.lower()
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"content-length":
+            self._content_length = int(value)
+        elif name == b"expect":
+            if value.lower() != b"100-continue":
+                self._refuse_parsing(Problem(417, "expectation-failed"), "malformed")
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Check what the header announces, before a byte of the body is kept."""
+        version = self.parser.get_http_version()
+        scope = self.scope
+        scope["method"] = self.parser.get_method().decode("ascii")
+        if version not in ("1.1", "1.0"):
+            self._refuse_parsing(Problem(505, "http-version-not-supported"), "malformed")
+        scope["http_version"] = version
+        if self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
+            self._refuse_parsing(Problem(400, "bad-request", "Exactly one Host header is needed."), "malformed")
+        if self._content_length > self._limits.body_bytes_max:
+            self._refuse_parsing(Problem(413, "body-too-large"), "body_bytes")
+        url = httptools.parse_url(self.url)
+        path = (url.path or b"/").decode("ascii")
+        scope["raw_path"] = path.encode("ascii")
+        scope["path"] = urllib.parse.unquote(path) if "%" in path else path
+        scope["query_string"] = url.query or b""
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return
+        self._enter(Phase.BODY, self._limits.body_timeout_seconds)
+        if self.expect_100_continue and version == "1.1" and not self._cycles():
+            self.transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of the body, up to its limit."""
+        self._body_bytes += len(body)
+        if self._body_bytes > self._limits.body_bytes_max:
+            self._refuse_parsing(Problem(413, "body-too-large"), "body_bytes")
+        self._body_parts.append(body)
+
+    def on_message_complete(self) -> None:
+        """Hand the whole request to the application, or queue it behind the one at work."""
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return
+        waiting = self._cycles()
+        keep_alive = self.scope["http_version"] == "1.1" and self.parser.should_keep_alive()
+        cycle = Cycle(self, self.scope, b"".join(self._body_parts), keep_alive=keep_alive)
+        self._body_parts.clear()
+        if self.server_state.is_draining and keep_alive:
+            cycle.keep_alive = False
+            # Only the last answer on a connection may say close, or those behind it would be lost.
+            if waiting and not waiting[-1].response_started:
+                waiting[-1].keep_alive = True
+        self.phase = Phase.BUSY
+        self.deadline = math.inf
+        if not waiting:
+            self._begin(cycle)
+        else:
+            self.flow.pause_reading()
+            self._queue.append(cycle)
+
+    def _begin(self, cycle: Cycle) -> None:
+        self._cycle = cycle
+        # A copy of the server's context: nothing that one request binds is seen by the next on this connection.
+        task = self.loop.create_task(cycle.run(self.app), context=self.server_state.context.copy())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    # Output
+
+    def on_response_complete(self) -> None:
+        """Go on: the next queued request, or wait for the client; or close, after an answer that said so."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self._cycle is not None and not self._cycle.keep_alive:
+            self._linger()
+        elif self._queue:
+            self._begin(self._queue.pop(0))
+        else:
+            if self.phase is Phase.BUSY:
+                self.quiet_since = self.loop.time()
+                self._enter(Phase.IDLE, self._limits.idle_timeout_seconds)
+            self.flow.resume_reading()
+
+    def pause_writing(self) -> None:
+        """Start the slow reader's clock."""
+        super().pause_writing()
+        self.write_deadline = self.loop.time() + self._limits.write_timeout_seconds
+
+    def resume_writing(self) -> None:
+        """Stop the slow reader's clock."""
+        super().resume_writing()
+        self.write_deadline = math.inf
+
+    # Ends
+
+    def refuse(self, problem: Problem, reason: str) -> None:
+        """Take no more input; answer the problem unless another answer is under way, and close after that."""
+        self.server_state.refused[reason] += 1
+        if cycles := self._cycles():
+            self._stop_reading(cycles[-1])
+            return
+        self._is_deaf = True
+        body = problem.body()
+        head = [STATUS_LINE[problem.status], self.server_state.date_line]
+        for name, value in problem.raw_headers(body):
+            head += (name, b": ", value, b"\r\n")
+        self.transport.write(b"".join([*head, b"connection: close\r\n\r\n", body]))
+        self._linger()
+
+    def _refuse_parsing(self, problem: Problem, reason: str) -> None:
+        self.refuse(problem, reason)
+        raise RefusedError
+
+    def _stop_reading(self, last: Cycle) -> None:
+        self._is_deaf = True
+        last.keep_alive = False
+        self.phase = Phase.BUSY
+        self.deadline = math.inf
+
+    def _linger(self) -> None:
+        """Send our FIN, then read and drop until the client's: an immediate close could reset the answer away."""
+        self._is_deaf = True
+        self._enter(Phase.LINGER, self._limits.linger_seconds)
+        self._queue.clear()
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def cut_off(self, cycle: Cycle) -> None:
+        """End a connection whose answer cannot be completed; the client must see that it is cut."""
+        if cycle is self._cycle:
+            self.transport.abort()
+
+    def sweep(self, now: float) -> None:
+        """End what is overdue; the server calls this a few times a second."""
+        if now >= self.write_deadline:
+            self.abort("write_timeout")
+        elif now >= self.deadline:
+            self._expire()
+        elif self.server_state.listener_is_closed and self.phase in (Phase.FRESH, Phase.IDLE):
+            if now - self.quiet_since >= self._limits.drain_lag_seconds:
+                self.close_if_quiet()
+
+    def _expire(self) -> None:
+        match self.phase:
+            case Phase.HEADER:
+                self.refuse(Problem(408, "header-timeout"), "header_timeout")
+            case Phase.BODY:
+                self.refuse(Problem(408, "body-timeout"), "body_timeout")
+            case Phase.LINGER if self.transport.get_write_buffer_size() == 0:
+                self.transport.close()
+            case Phase.LINGER:
+                self.write_deadline = min(self.write_deadline, self.loop.time() + self._limits.write_timeout_seconds)
+                self.deadline = math.inf
+            case Phase.FRESH | Phase.IDLE:
+                self.close_if_quiet()
+            case _:
+                self.deadline = math.inf
+
+    def begin_drain(self) -> None:
+        """Make the last answer under way the connection's last."""
+        if (cycles := self._cycles()) and not cycles[-1].response_started:
+            cycles[-1].keep_alive = False
+
+    def close_if_quiet(self) -> None:
+        """Close an idle connection, unless a request lies unread in the kernel: that one is served first."""
+        if self._unread_bytes():
+            return
+        self._linger()
+
+    def _unread_bytes(self) -> int:
+        sock = self.transport.get_extra_info("socket")
+        try:
+            answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, b"\0\0\0\0")
+        except OSError:
+            return 0
+        return cast("int", struct.unpack("i", answer)[0])
+
+    def shutdown(self) -> None:
+        """Do nothing: `HttpServer.drain` ends connections in an order that loses no request."""

@@ -1,0 +1,49 @@
+"""Cancel the current task when a scope ends, and tell that cancel from any other."""
+
+from __future__ import annotations
+
+import asyncio
+
+from patterns._scope import Scope
+
+
+class Interruption:
+    """From its making until ``end``, the end of the scope cancels the task that made it.
+
+    The cancel comes through the loop, never from within ``Context.cancel``: the task may be the one that calls it. It
+    is counted, as ``asyncio.timeout`` counts its own, so that ``end`` knows whether someone else has cancelled the
+    task as well.
+
+    Raises:
+        RuntimeError: it was not made in a task.
+    """
+
+    __slots__ = ("_before", "_has_cancelled", "_is_over", "_loop", "_take_back", "_task")
+
+    def __init__(self, scope: Scope) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a context can only interrupt a task")
+        self._task = task
+        self._loop = task.get_loop()
+        self._before = task.cancelling()
+        self._has_cancelled = False
+        self._is_over = False
+        self._take_back = scope.add_hook(self._notify)
+
+    def end(self) -> bool:
+        """Stop; True if the task was cancelled by the scope, and by nobody else."""
+        self._is_over = True
+        self._take_back()
+        return self._has_cancelled and self._task.uncancel() <= self._before
+
+    def _notify(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._cancel)
+        except RuntimeError:  # the loop is closed, and the task with it
+            return
+
+    def _cancel(self) -> None:
+        if not self._is_over:
+            self._has_cancelled = True
+            self._task.cancel()

@@ -1,8 +1,8 @@
 """The admin port: `/livez`, `/readyz`, `/metrics`, from a thread of its own.
 
-It answers while the event loop is blocked, which is when it is needed most: then `/livez` says 200 until the loop has not turned
-for `stall_seconds`, and 503 from there on, `/readyz` says 503 at once, and `/metrics` shows the lag. In Go a second `http.Server`
-on the same runtime does this, since nothing there can block the others.
+It answers while the event loop is blocked, which is when it is needed most: then `/livez` says 200 until the loop has
+not turned for `stall_seconds`, and 503 from there on, `/readyz` says 503 at once, and `/metrics` shows the lag. In Go
+a second `http.Server` on the same runtime does this, since nothing there can block the others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ CONNECTIONS_MAX: Final = 32
 PULSE_SECONDS: Final = 0.25
 STOP_SECONDS: Final = 2.0
 
-_PHRASES: Final = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+_PHRASES: Final = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    503: "Service Unavailable",
+}
 _JSON: Final = "application/json"
 _METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -160,9 +166,10 @@ class AdminServer:
 
     async def _readiness(self) -> Answer:
         ready, reasons = False, {"event_loop": "not answering"}
+        if self._watched is None:
+            return _plain(503)
         report = self._health.report()
         try:
-            assert self._watched is not None
             question = asyncio.run_coroutine_threadsafe(report, self._watched)
         except RuntimeError:
             report.close()

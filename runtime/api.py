@@ -1,8 +1,9 @@
 """Build an HTTP API: FastAPI for its routes and documents, a dispatcher and an edge of our own around it.
 
-FastAPI's middleware stack is not used. ServerErrorMiddleware would answer text and raise again, ExceptionMiddleware maps
-exceptions a second time, and both cost time on each request; `HttpEdge` does their work once. The dispatcher verifies the token before
-anything else (a route cannot forget it), knows every method of a path (a whole `Allow`), and refuses unknown query parameters.
+FastAPI's middleware stack is not used. ServerErrorMiddleware would answer text and raise again, ExceptionMiddleware
+maps exceptions a second time, and both cost time on each request; `HttpEdge` does their work once. The dispatcher
+verifies the token before anything else (a route cannot forget it), knows every method of a path (a whole `Allow`),
+and refuses unknown query parameters.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def build_api(
         title: of the API's documents.
         settings: limits of a request.
         verifier: says who calls; every path but /docs and /openapi.json needs a token.
-        routers: flat ones (no router within a router); plain FastAPI routes and fast ones (`runtime.route`) in any mixture.
+        routers: flat ones (no router within a router); plain FastAPI routes and fast ones (`runtime.route`) in any
+            mixture.
         domain_errors: class to (status, code); an error of a subclass counts as its nearest ancestor.
         metrics: where answers are counted.
         write_line: takes the access log's lines.
@@ -220,6 +222,7 @@ def _check_query(query: bytes, known: frozenset[str]) -> None:
     errors = []
     if not known.issuperset(names):
         errors.append(FieldError("query", "unknown parameter"))
-    errors.extend(FieldError(f"query.{name}", "given more than once") for name in sorted(known) if names.count(name) > 1)
+    doubled = (name for name in sorted(known) if names.count(name) > 1)
+    errors.extend(FieldError(f"query.{name}", "given more than once") for name in doubled)
     if errors:
         raise unprocessable(errors)

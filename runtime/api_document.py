@@ -1,7 +1,7 @@
 """Complete FastAPI's OpenAPI document, so that it says what the API really does.
 
-Added: the bearer token, the problem answers that every operation can give, bodies read by `JsonBody`, the Idempotency-Key header.
-Removed: FastAPI's own validation answer, which nobody gets.
+Added: the bearer token, the problem answers that every operation can give, bodies read by `JsonBody`, the
+Idempotency-Key header. Removed: FastAPI's own validation answer, which nobody gets.
 """
 
 from __future__ import annotations

@@ -39,8 +39,9 @@ class Principal:
 class TokenVerifier:
     """Verify bearer tokens, remembering the good ones until they expire.
 
-    The key's file is looked at again at most once a second; a new key empties the memory, so a rotation takes effect without
-    a restart. While the file cannot be read the last good key stays in use. Not safe across threads: one loop owns it.
+    The key's file is looked at again at most once a second; a new key empties the memory, so a rotation takes effect
+    without a restart. While the file cannot be read the last good key stays in use. Not safe across threads: one loop
+    owns it.
 
     Args:
         settings: algorithm, the key's file, who must have issued the token and for whom, and how many to remember.
@@ -98,7 +99,9 @@ class TokenVerifier:
         except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError):
             raise unauthorized("invalid-token") from None
         subject, scope = claims["sub"], claims["scope"]
-        if not isinstance(subject, str) or not SUBJECT_PATTERN.fullmatch(subject) or scope not in ("member", "operator"):
+        if not isinstance(subject, str) or not SUBJECT_PATTERN.fullmatch(subject):
+            raise unauthorized("invalid-token")
+        if scope not in ("member", "operator"):
             raise unauthorized("invalid-token")
         principal = Principal(subject, cast("Scope", scope))
         if settings.cache_size and now < expires_at:

@@ -1,7 +1,7 @@
 """Liveness and readiness: what a process says about itself to whoever restarts it or sends it traffic.
 
-Liveness never looks at a dependency: a database that is down must not get this process restarted. Readiness is: started, not
-draining, and every registered check is well. Go's originals answer "ok" from the same handler for both.
+Liveness never looks at a dependency: a database that is down must not get this process restarted. Readiness is:
+started, not draining, and every registered check is well. Go's originals answer "ok" from the same handler for both.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ class Readiness:
 class Health:
     """Keep the state that the admin port reports.
 
-    Checks run on the loop that calls `report`, all at once, each at most `check_timeout_seconds`; their result is used again for
-    `cache_seconds`, and callers that come while they run share that run. A check that does not end when cancelled is left behind,
-    counts as failed, and is not started a second time while it hangs: so a probe costs at most one hanging task a check.
+    Checks run on the loop that calls `report`, all at once, each at most `check_timeout_seconds`; their result is
+    used again for `cache_seconds`, and callers that come while they run share that run. A check that does not end
+    when cancelled is left behind, counts as failed, and is not started a second time while it hangs: so a probe costs
+    at most one hanging task a check.
 
     Args:
         check_timeout_seconds: above 0; how long one check may take.

@@ -1,8 +1,8 @@
 """One request and its answer on one connection: the ASGI `receive` and `send` of uvicorn's protocol, with our rules.
 
-Three things differ from uvicorn's own cycle: the body is whole before the application starts; a fixed-length answer is one
-write; and "Connection: close" ends with our FIN, then the client's (RFC 9112 section 9.6), so that no reset can overtake the
-last answer.
+Three things differ from uvicorn's own cycle: the body is whole before the application starts; a fixed-length answer
+is one write; and "Connection: close" ends with our FIN, then the client's (RFC 9112 section 9.6), so that no reset
+can overtake the last answer.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Cycle:
             await app(self.scope, self.receive, self.send)
         except asyncio.CancelledError:
             await self._answer(Problem(503, "shutting-down", headers={"retry-after": "1", "connection": "close"}))
-        except Exception:
+        except Exception:  # noqa: BLE001 - the last place that can answer; the fault is in the log
             _log.exception("Unhandled error below the HTTP edge")
             await self._answer(Problem(500, "internal", headers={"connection": "close"}))
         if not self.response_complete and not self.disconnected:
@@ -65,9 +65,7 @@ class Cycle:
         if self.response_started or self.disconnected:
             return
         body = problem.body()
-        await self.send(
-            {"type": "http.response.start", "status": problem.status, "headers": problem.raw_headers(body)}
-        )
+        await self.send({"type": "http.response.start", "status": problem.status, "headers": problem.raw_headers(body)})
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def receive(self) -> ASGIReceiveEvent:

@@ -1,8 +1,9 @@
 """The one ASGI layer between the server and the API: what every request gets, for as little time as possible.
 
-Each request has an id (the client's, if it is of a safe form), continues a W3C trace, has a deadline of ours, is counted, and
-leaves one line in the access log. Too many at once are answered 503 without being started. Whatever a handler raises
-becomes a problem answer here and nowhere else. In Go these are five nested `http.Handler`s; here each nesting costs microseconds.
+Each request has an id (the client's, if it is of a safe form), continues a W3C trace, has a deadline of ours, is
+counted, and leaves one line in the access log. Too many at once are answered 503 without being started. Whatever a
+handler raises becomes a problem answer here and nowhere else. In Go these are five nested `http.Handler`s; here each
+nesting costs microseconds.
 """
 
 from __future__ import annotations
@@ -71,12 +72,13 @@ class _Exchange:
 class HttpEdge:
     """Wrap an ASGI application.
 
-    The deadline holds until the answer begins: then the client gets 504 at once and the handler is cancelled, so a handler
-    that is slow to unwind delays nobody but keeps its place among those in flight. A handler that is cancelled for any other
-    reason (the server's stop) gets 503. An answer that has begun is bounded by the server's write limit instead.
+    The deadline holds until the answer begins: then the client gets 504 at once and the handler is cancelled, so a
+    handler that is slow to unwind delays nobody but keeps its place among those in flight. A handler that is
+    cancelled for any other reason (the server's stop) gets 503. An answer that has begun is bounded by the server's
+    write limit instead.
 
-    For the application: `scope["request_id"]`, `scope["deadline"]` (the loop's time), `scope["authorization"]` (the one header's
-    value, or None). From it: `scope["route_template"]` (for metrics and log), `scope["principal"]`, and
+    For the application: `scope["request_id"]`, `scope["deadline"]` (the loop's time), `scope["authorization"]` (the
+    one header's value, or None). From it: `scope["route_template"]` (for metrics and log), `scope["principal"]`, and
     `scope["log_fields"]`, a dictionary of more facts for the request's log line.
     """
 
@@ -156,7 +158,7 @@ class HttpEdge:
         current_trace.set(continue_trace(traceparent))
         return identity
 
-    # All requests have the same time, so they run out in the order of their start: one timer, for the oldest, serves all.
+    # All requests have the same time, so they run out in the order of their start: one timer, the oldest's, will do.
 
     def _set_deadline(self, scope: Scope, exchange: _Exchange) -> None:
         loop = asyncio.get_running_loop()

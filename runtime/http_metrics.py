@@ -1,8 +1,9 @@
 """Counts and durations of requests, cheap enough for the hot path.
 
-prometheus_client's `labels()` and `observe()` take locks and format label sets: more than a microsecond each, several a request.
-Here one dictionary look-up finds a row of plain integers; only a scrape turns rows into samples. Rows change on the loop's
-thread alone; a scrape from another thread may see a request counted in one place and not yet in the next.
+prometheus_client's `labels()` and `observe()` take locks and format label sets: more than a microsecond each, several
+a request. Here one dictionary look-up finds a row of plain integers; only a scrape turns rows into samples. Rows
+change on the loop's thread alone; a scrape from another thread may see a request counted in one place and not yet in
+the next.
 """
 
 from __future__ import annotations
@@ -68,9 +69,7 @@ class HttpMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Turn the rows into samples."""
-        requests = CounterMetricFamily(
-            "lp_http_requests", "Answers given.", labels=("method", "route", "status")
-        )
+        requests = CounterMetricFamily("lp_http_requests", "Answers given.", labels=("method", "route", "status"))
         for (method, route, status), count in tuple(self._counts.items()):
             requests.add_metric((method, route, str(status)), count)
         yield requests

@@ -1,8 +1,9 @@
 """uvicorn's httptools protocol with limits, so that one client cannot hold what others need.
 
-uvicorn times out neither half a header nor half a body, takes headers of any size, and on its stop closes connections on which
-a request is on its way (all measured). Here each connection is in one phase at a time, each phase has a deadline, and a sweep
-of the server ends what is overdue. Limits are exact in bytes; times are late by at most one sweep.
+uvicorn times out neither half a header nor half a body, takes headers of any size, and on its stop closes connections
+on which a request is on its way (all measured). Here each connection is in one phase at a time, each phase has a
+deadline, and a sweep of the server ends what is overdue. Limits are exact in bytes; times are late by at most one
+sweep.
 
 Go's net/http has the same limits as fields of http.Server; its stop too loses a request that races with the close.
 """
@@ -26,7 +27,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from runtime.http_cycle import Cycle
-from runtime.problem import Problem
+from runtime.problem import Problem, overloaded
 from runtime.settings import HttpSettings
 
 PIPELINE_MAX: Final = 16
@@ -107,7 +108,7 @@ class HttpProtocol(HttpToolsProtocol):
             if excess > self._limits.connections_max:
                 self.abort("connections")
             else:
-                self.refuse(Problem(503, "too-many-connections", headers={"retry-after": str(self._limits.retry_after_seconds)}), "connections")
+                self.refuse(overloaded(self._limits.retry_after_seconds, "too-many-connections"), "connections")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; a handler still at work goes on to its end and its answer is dropped."""
@@ -343,9 +344,12 @@ class HttpProtocol(HttpToolsProtocol):
             self.abort("write_timeout")
         elif now >= self.deadline:
             self._expire()
-        elif self.server_state.listener_is_closed and self.phase in (Phase.FRESH, Phase.IDLE):
-            if now - self.quiet_since >= self._limits.drain_lag_seconds:
-                self.close_if_quiet()
+        elif self.server_state.listener_is_closed and self._is_quiet(now):
+            self.close_if_quiet()
+
+    def _is_quiet(self, now: float) -> bool:
+        is_idle = self.phase in (Phase.FRESH, Phase.IDLE)
+        return is_idle and now - self.quiet_since >= self._limits.drain_lag_seconds
 
     def _expire(self) -> None:
         match self.phase:

@@ -1,8 +1,8 @@
 """The HTTP server: uvicorn's protocol under a start and a stop of our own.
 
-The listening socket is bound before anything runs, so a port in use is an error in `server_errors`, as in the Go original
-(`serverErrors <- server.ListenAndServe()`), and not a `SystemExit`. uvicorn's signal handling and its stop are not used: they
-cut off keep-alive clients (measured: 8 to 100 of 100 lose a request).
+The listening socket is bound before anything runs, so a port in use is an error in `server_errors`, as in the Go
+original (`serverErrors <- server.ListenAndServe()`), and not a `SystemExit`. uvicorn's signal handling and its stop
+are not used: they cut off keep-alive clients (measured: 8 to 100 of 100 lose a request).
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import asyncio
 import contextlib
 import contextvars
 import socket
-from asyncio import AbstractEventLoop
-from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Final
@@ -75,10 +73,21 @@ class HttpServer:
     def __init__(
         self, app: ASGI3Application, settings: HttpSettings, health: Health, *, websockets: str = "none"
     ) -> None:
-        self._app = app
+        self._is_accepting = asyncio.Event()
         self._settings = settings
         self._health = health
-        self._websockets = websockets
+        self._config = Config(
+            app,
+            http=HttpProtocol,
+            ws=websockets,
+            loop="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+        )
         self._state = HttpState(settings)
         self._listener: socket.socket | None = None
         self._server: asyncio.AbstractServer | None = None
@@ -100,8 +109,8 @@ class HttpServer:
     def start(self, server_errors: Channel[BaseException]) -> None:
         """Listen, and serve in the background; returns at once.
 
-        Whatever goes wrong, now or later, arrives in `server_errors` (one error; a full channel keeps what it has). From here on
-        clients can connect. Must be called from the loop that is to serve.
+        Whatever goes wrong, now or later, arrives in `server_errors` (one error; a full channel keeps what it has).
+        From here on clients can connect. Must be called from the loop that is to serve.
         """
         settings = self._settings
         try:
@@ -111,18 +120,20 @@ class HttpServer:
         except OSError as error:
             _report(server_errors, error)
             return
+        if not self._config.loaded:
+            self._config.load()
+        self._tick_date()
         name = self._listener.getsockname()
         self._address = (str(name[0]), int(name[1]))
         self._state.context = contextvars.copy_context()
-        self._serving = asyncio.get_running_loop().create_task(self._serve(server_errors), name="http server")
+        serve = self._serve(self._listener, server_errors)
+        self._serving = asyncio.get_running_loop().create_task(serve, name="http server")
 
-    async def _serve(self, server_errors: Channel[BaseException]) -> None:
+    async def _serve(self, listener: socket.socket, server_errors: Channel[BaseException]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            if self._listener is None:
-                raise RuntimeError("no listener")
-            self._tick_date()
-            self._server = await loop.create_server(self._protocol_factory(), sock=self._listener.dup())
+            self._server = await loop.create_server(self._new_protocol, sock=listener.dup())
+            self._is_accepting.set()
             ticks = 0
             while True:
                 await asyncio.sleep(SWEEP_SECONDS)
@@ -132,29 +143,11 @@ class HttpServer:
                 self._sweep(loop.time())
         except Exception as error:  # noqa: BLE001 - handed to whoever waits in server_errors
             _report(server_errors, error)
+        finally:
+            self._is_accepting.set()
 
-    def _protocol_factory(self) -> Callable[[], HttpProtocol]:
-        config = Config(
-            self._app,
-            http=HttpProtocol,
-            ws=self._websockets,
-            loop="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-        )
-        config.load()
-        state = self._state
-        app_state = {"stopping": state.stopping}
-
-        def new_protocol(_loop: AbstractEventLoop | None = None) -> HttpProtocol:
-            return HttpProtocol(config, state, app_state, _loop)
-
-        self._new_protocol = new_protocol
-        return new_protocol
+    def _new_protocol(self) -> HttpProtocol:
+        return HttpProtocol(self._config, self._state, {"stopping": self._state.stopping})
 
     def _tick_date(self) -> None:
         self._state.date_line = f"date: {formatdate(usegmt=True)}\r\n".encode()
@@ -168,16 +161,21 @@ class HttpServer:
     async def drain(self) -> DrainReport:
         """Stop without losing a request.
 
-        1. For `drain_lag_seconds` everything is served, each answer with `Connection: close`: balancers see that readiness is
-           false, and each busy keep-alive client learns that it must connect anew.
+        1. For `drain_lag_seconds` everything is served, each answer with `Connection: close`: balancers see that
+           readiness is false, and each busy keep-alive client learns that it must connect anew.
         2. The listener is closed, after every connection that the kernel had accepted for us alone was taken in.
-        3. What is in flight may finish for `finish_seconds`. A connection that is silent since `drain_lag_seconds` and has nothing
-           unread in the kernel gets our FIN. Streams are told by `scope["state"]["stopping"]`, WebSockets by close code 1012.
+        3. What is in flight may finish for `finish_seconds`. A connection that is silent since `drain_lag_seconds`
+           and has nothing unread in the kernel gets our FIN. Streams are told by `scope["state"]["stopping"]`,
+           WebSockets by close code 1012.
         4. What is left is cancelled (503 where an answer is possible) and cut.
 
         Takes at most drain_lag_seconds + finish_seconds + 0.5 s. Cancelling it closes everything at once.
         """
         loop = asyncio.get_running_loop()
+        if self._serving is None:
+            self._health.set_draining()
+            return DrainReport(0.0, 0, 0)
+        await self._is_accepting.wait()
         began = loop.time()
         self._health.set_draining()
         state = self._state
@@ -192,7 +190,8 @@ class HttpServer:
             for connection in tuple(state.connections):
                 connection.shutdown()
             finish_at = loop.time() + self._settings.finish_seconds
-            while (state.connections or state.tasks) and loop.time() < finish_at:
+            # Polled, because a WebSocket leaves uvicorn's set of connections without telling anyone.
+            while (state.connections or state.tasks) and loop.time() < finish_at:  # noqa: ASYNC110 - see above
                 await asyncio.sleep(POLL_SECONDS)
             requests, connections = len(state.tasks), len(state.connections)
             if requests:

@@ -1,7 +1,8 @@
 """Idempotency keys: the part that needs no database.
 
-A client sends `Idempotency-Key` with an unsafe request, and repeats both when it does not know how the first one ended. The
-same key with the same body gets the stored answer; with another body it is refused. See `runtime.stored_answer` for the rest.
+A client sends `Idempotency-Key` with an unsafe request, and repeats both when it does not know how the first one
+ended. The same key with the same body gets the stored answer; with another body it is refused. See
+`runtime.stored_answer` for the rest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Strict JSON bodies: decided before any write, the same input always gets the same answer.
 
-Refused: another media type or encoding (415), too many bytes (413), text that is no UTF-8 JSON, NaN and infinity, numbers a
-double cannot hold, doubled keys, NUL, lone surrogates, deep nesting (400), unknown fields, loose types (422).
+Refused: another media type or encoding (415), too many bytes (413), text that is no UTF-8 JSON, NaN and infinity,
+numbers a double cannot hold, doubled keys, NUL, lone surrogates, deep nesting (400), unknown fields, loose types
+(422).
 """
 
 from __future__ import annotations
@@ -84,7 +85,10 @@ class JsonBody(Generic[Model]):
 
 
 def json_body(model: type[Model], *, bytes_max: int = BODY_BYTES_MAX) -> Any:  # noqa: ANN401 - what Depends() gives
-    """Make the dependency for a handler's body: `body: Annotated[Redeem, json_body(Redeem)]`; `build_api` documents it."""
+    """Make the dependency for a handler's body, which `build_api` also documents.
+
+    It is used as `body: Annotated[Redeem, json_body(Redeem)]`.
+    """
     return Depends(JsonBody(model, bytes_max=bytes_max))
 
 

@@ -23,7 +23,8 @@ def open_listener(host: str, port: int, *, listen_fd: int | None = None, backlog
     """
     if listen_fd is not None:
         return _take_listener(listen_fd)
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = found[0]
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -38,11 +39,8 @@ def open_listener(host: str, port: int, *, listen_fd: int | None = None, backlog
 
 def _take_listener(listen_fd: int) -> socket.socket:
     listener = socket.socket(fileno=os.dup(listen_fd))
-    try:
-        if listener.type != socket.SOCK_STREAM or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise OSError(f"file descriptor {listen_fd} is not a listening stream socket")
-        listener.setblocking(False)
-    except BaseException:
+    if listener.type != socket.SOCK_STREAM or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         listener.close()
-        raise
+        raise OSError(f"file descriptor {listen_fd} is not a listening stream socket")
+    listener.setblocking(False)
     return listener

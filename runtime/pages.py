@@ -26,7 +26,7 @@ CursorPart = str | int
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Say which page a client wants: at most `limit` items after the place that `after` names (None: from the start)."""
+    """Say which page a client wants: at most `limit` items after the place `after` (None: from the start)."""
 
     limit: int
     after: tuple[CursorPart, ...] | None
@@ -55,9 +55,13 @@ def decode_cursor(text: str, kinds: Sequence[type[CursorPart]]) -> tuple[CursorP
         raise problem from None
     if not isinstance(parts, list) or [type(part) for part in parts] != list(kinds) or encode_cursor(parts) != text:
         raise problem
-    if any(isinstance(part, str) and "\0" in part or isinstance(part, int) and abs(part) >= 2**63 for part in parts):
+    if not all(_is_storable(part) for part in parts):
         raise problem
     return tuple(parts)
+
+
+def _is_storable(part: CursorPart) -> bool:
+    return "\0" not in part if isinstance(part, str) else abs(part) < 2**63
 
 
 def page_of(request: Request, kinds: Sequence[type[CursorPart]]) -> Page:

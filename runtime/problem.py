@@ -1,7 +1,7 @@
 """Errors over HTTP: `application/problem+json` (RFC 9457) with a stable `code`, never an echo of the input.
 
-Domain errors know no HTTP status; a `ProblemTable` maps their classes to (status, code) in one place. Whatever is not in the
-table is "internal": its detail goes to the log with the request id, and only that id to the client.
+Domain errors know no HTTP status; a `ProblemTable` maps their classes to (status, code) in one place. Whatever is not
+in the table is "internal": its detail goes to the log with the request id, and only that id to the client.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The fast form of a route: one plain coroutine from request to response, documented like any other.
 
 FastAPI's own form of a route costs 40 to 50 us a request (exit stacks, dependency solving, exception wrapping); the
-fast form is called straight from the API's dispatcher. What it reads is declared beside it, for OpenAPI and for the check that refuses
-unknown query parameters; a test of the service holds declaration and answers together.
+fast form is called straight from the API's dispatcher. What it reads is declared beside it, for OpenAPI and for the
+check that refuses unknown query parameters; a test of the service holds declaration and answers together.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def fast_route(
 ) -> Callable[[EndpointT], EndpointT]:
     """Register a fast route: `@fast_route(router, "GET", "/v1/coupons/{code}", answer=CouponView, ...)`.
 
-    The endpoint checks the caller (`runtime.auth.member_of` and the like), its path and its query itself, and raises `Problem` or a
-    domain error for what it refuses. Nothing validates its answer.
+    The endpoint checks the caller (`runtime.auth.member_of` and the like), its path and its query itself, and raises
+    `Problem` or a domain error for what it refuses. Nothing validates its answer.
 
     Args:
         router: from `build_router`.

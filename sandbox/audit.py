@@ -1,0 +1,312 @@
+"""Compare what the clients wrote down with what the databases hold.
+
+    python -m sandbox.audit --journal DIRECTORY --rewards URL --coupons URL
+
+Nothing else is asked: no service, no log, no metric. The last line is `audit ok: ...` with the counts and the status 0,
+or `audit FAILED: ...` with the differences and the status 1. It is meant for a quiet system: traffic has ended and the
+backlog has drained.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sandbox.holdings import CouponRow, Holdings, RedemptionRow, read_holdings
+from sandbox.journal import Acknowledgement, Attempt, Operation, Record, read_journal
+
+_SHOWN = 20
+_CREATED = 201
+_OK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the audit found: the counts, and every difference in one sentence each."""
+
+    requests: int
+    failed_requests: int
+    redemptions_told: int
+    redemptions: int
+    coupons: int
+    redeemed: int
+    cancelled: int
+    dead_letters: int
+    differences: tuple[str, ...]
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether nothing differs."""
+        return not self.differences
+
+    def lines(self) -> Iterator[str]:
+        """Yield the differences, at most 20 of them, and the verdict as the last line."""
+        for difference in self.differences[:_SHOWN]:
+            yield f"  difference: {difference}"
+        if len(self.differences) > _SHOWN:
+            yield f"  and {len(self.differences) - _SHOWN} more"
+        counts = (
+            f"{self.requests} requests ({self.failed_requests} failed), "
+            f"{self.redemptions_told} redemptions that members were told of, {self.redemptions} stored, "
+            f"{self.coupons} coupons ({self.redeemed} redeemed, {self.cancelled} cancelled), "
+            f"{self.dead_letters} dead letters"
+        )
+        if self.is_ok:
+            yield f"audit ok: {counts}"
+        else:
+            yield f"audit FAILED: {len(self.differences)} differences, the first: {self.differences[0]} ({counts})"
+
+
+def audit(record: Record, holdings: Holdings, *, failures_allowed: bool = False) -> Verdict:
+    """Hold a journal against the databases.
+
+    Args:
+        record: what the clients wrote down.
+        holdings: what the databases hold.
+        failures_allowed: whether requests may have failed (services were killed on purpose). What a failed request
+            may have done is then: everything it asked for, or nothing.
+    """
+    books = _Books(record, holdings)
+    failed = list(books.failed_requests())
+    differences = [] if failures_allowed else failed
+    for link in (
+        books.redemptions_told,
+        books.redemptions_attempted,
+        books.coupons_complete,
+        books.coupons_invented,
+        books.statuses_told,
+        books.points,
+        books.stock,
+        books.settled,
+    ):
+        differences += link()
+    statuses = Counter(coupon.status for coupon in holdings.coupons)
+    return Verdict(
+        requests=len(record.attempts),
+        failed_requests=len(failed),
+        redemptions_told=len(books.told),
+        redemptions=len(holdings.redemptions),
+        coupons=len(holdings.coupons),
+        redeemed=statuses["redeemed"],
+        cancelled=statuses["cancelled"],
+        dead_letters=holdings.dead_letters,
+        differences=tuple(differences),
+    )
+
+
+class _Books:
+    """The links between the journal and the databases, one method each; each yields its differences."""
+
+    def __init__(self, record: Record, holdings: Holdings) -> None:
+        self._record = record
+        self._holdings = holdings
+        self._stored = {row.redemption_id: row for row in holdings.redemptions}
+        self.told: dict[str, tuple[Attempt, Acknowledgement]] = {}
+        self._coupons: defaultdict[str | None, list[CouponRow]] = defaultdict(list)
+        for coupon in holdings.coupons:
+            self._coupons[coupon.redemption_id].append(coupon)
+        self._told_twice: list[str] = []
+        for attempt, answer in self._answers(Operation.REDEEM_REWARD, _CREATED):
+            redemption_id = str(answer.body.get("redemption_id"))
+            before = self.told.setdefault(redemption_id, (attempt, answer))
+            if before[1].body != answer.body or before[0].key != attempt.key:
+                self._told_twice.append(f"redemption {redemption_id} was told twice, for two keys or with two contents")
+
+    def _answers(self, operation: Operation, status: int) -> Iterator[tuple[Attempt, Acknowledgement]]:
+        for number, answer in self._record.acknowledgements.items():
+            attempt = self._record.attempts.get(number)
+            if attempt is not None and attempt.operation is operation and answer.status == status:
+                yield attempt, answer
+
+    def failed_requests(self) -> Iterator[str]:
+        """Every request has an answer, and one that its sender could expect."""
+        for number, attempt in self._record.attempts.items():
+            answer = self._record.acknowledgements.get(number)
+            what = f"request {number} ({attempt.operation})"
+            if answer is None:
+                yield f"{what} failed: {self._record.failures.get(number, 'no answer was written down')}"
+            elif answer.status not in attempt.expected:
+                yield f"{what} failed: status {answer.status} {answer.code or ''}".rstrip()
+        for number in self._record.acknowledgements.keys() - self._record.attempts.keys():
+            yield f"answer {number} belongs to no request"
+
+    def redemptions_told(self) -> Iterator[str]:
+        """Every redemption that a member was told of is stored as it was told and as it was asked for."""
+        yield from self._told_twice
+        for redemption_id, (attempt, answer) in self.told.items():
+            row = self._stored.get(redemption_id)
+            if row is None:
+                yield f"redemption {redemption_id} was acknowledged but is not stored"
+                continue
+            reward = self._record.seed.rewards.get(attempt.target)
+            if reward is None:
+                yield f"redemption {redemption_id} is of {attempt.target}, which was never offered"
+                continue
+            body = answer.body
+            created_at = _time(body.get("created_at"))
+            told = {
+                "member": (row.member_id, body.get("member_id"), attempt.member_id),
+                "reward": (row.reward_id, body.get("reward_id"), attempt.target),
+                "coupon code": (row.coupon_code, body.get("coupon_code")),
+                "points": (row.points_spent, body.get("points_spent"), reward.points_cost),
+                "value": (row.value_cents, reward.value_cents),
+                "currency": (row.currency, reward.currency),
+                "time": (row.created_at, created_at),
+                "end": (row.expires_at, _time(body.get("expires_at")), _later(created_at, reward.coupon_days)),
+            }
+            yield from _unequal(f"redemption {redemption_id}", told)
+
+    def redemptions_attempted(self) -> Iterator[str]:
+        """Every stored redemption was asked for, once for each key."""
+        asked = {
+            (attempt.member_id, attempt.key): attempt.target
+            for attempt in self._record.attempts.values()
+            if attempt.operation is Operation.REDEEM_REWARD
+        }
+        key_of = {key.redemption_id: (key.member_id, key.key) for key in self._holdings.keys}
+        uses = Counter((key.member_id, key.key) for key in self._holdings.keys)
+        for row in self._holdings.redemptions:
+            member_and_key = key_of.get(row.redemption_id)
+            if member_and_key is None:
+                yield f"redemption {row.redemption_id} came from nowhere: no key belongs to it"
+            elif asked.get(member_and_key) != row.reward_id or member_and_key[0] != row.member_id:
+                yield f"redemption {row.redemption_id} came from nowhere: nobody asked for it"
+            elif uses[member_and_key] > 1:
+                yield f"redemption {row.redemption_id} shares its key with another one"
+        for redemption_id in key_of.keys() - self._stored.keys():
+            yield f"redemption {redemption_id} was answered under a key but is not stored"
+
+    def coupons_complete(self) -> Iterator[str]:
+        """Every stored or told redemption has exactly one coupon, with the right content."""
+        for redemption_id in self._stored.keys() | self.told.keys():
+            coupons = self._coupons[redemption_id]
+            if len(coupons) != 1:
+                yield f"redemption {redemption_id} has {len(coupons)} coupons instead of one"
+            for coupon in coupons:
+                yield from self._coupon_content(redemption_id, coupon)
+
+    def _coupon_content(self, redemption_id: str, coupon: CouponRow) -> Iterator[str]:
+        name = f"the coupon of redemption {redemption_id}"
+        row = self._stored.get(redemption_id)
+        if row is not None:
+            yield from _unequal(name, _pairs(coupon, row))
+        if redemption_id in self.told:
+            body = self.told[redemption_id][1].body
+            told = {
+                "code": (coupon.code, body.get("coupon_code")),
+                "member": (coupon.member_id, body.get("member_id")),
+                "reward": (coupon.reward_id, body.get("reward_id")),
+                "time": (coupon.issued_at, _time(body.get("created_at"))),
+                "end": (coupon.expires_at, _time(body.get("expires_at"))),
+            }
+            yield from _unequal(f"{name}, as the member was told,", told)
+
+    def coupons_invented(self) -> Iterator[str]:
+        """No coupon came from nowhere."""
+        for coupon in self._holdings.coupons:
+            if coupon.redemption_id is None or coupon.redemption_id not in self._stored:
+                yield f"coupon {coupon.code} came from nowhere: it belongs to no redemption"
+
+    def statuses_told(self) -> Iterator[str]:
+        """Coupons are redeemed and redemptions cancelled exactly where somebody asked, and always where told so."""
+        redeemed = {attempt.target for attempt, _ in self._answers(Operation.REDEEM_COUPON, _OK)}
+        cancelled = {attempt.target for attempt, _ in self._answers(Operation.CANCEL_REDEMPTION, _OK)}
+        asked = defaultdict(set)
+        for attempt in self._record.attempts.values():
+            asked[attempt.operation].add(attempt.target)
+        for row in self._holdings.redemptions:
+            coupons = self._coupons[row.redemption_id]
+            status = coupons[0].status if coupons else "missing"
+            what = f"redemption {row.redemption_id} ({row.status}) with its coupon ({status})"
+            if row.coupon_code in redeemed and (status, row.status) != ("redeemed", "issued"):
+                yield f"{what} was told to be redeemed"
+            if row.redemption_id in cancelled and (status, row.status) != ("cancelled", "cancelled"):
+                yield f"{what} was told to be cancelled"
+            if status == "redeemed" and row.coupon_code not in asked[Operation.REDEEM_COUPON]:
+                yield f"{what}: nobody asked to redeem it"
+            if status == "cancelled" and row.redemption_id not in asked[Operation.CANCEL_REDEMPTION]:
+                yield f"{what}: nobody asked to cancel it"
+            if (status == "cancelled") != (row.status == "cancelled"):
+                yield f"{what}: one of the two is cancelled"
+
+    def points(self) -> Iterator[str]:
+        """Each member has what they began with, less what stands redeemed."""
+        spent: Counter[str] = Counter()
+        for row in self._holdings.redemptions:
+            if row.status != "cancelled":
+                spent[row.member_id] += row.points_spent
+        expected = {member: points - spent[member] for member, points in self._record.seed.points.items()}
+        yield from _tally("points of", expected, self._holdings.points)
+
+    def stock(self) -> Iterator[str]:
+        """Of each reward there is left what there was, less what stands redeemed."""
+        taken = Counter(row.reward_id for row in self._holdings.redemptions if row.status != "cancelled")
+        expected = {name: reward.stock - taken[name] for name, reward in self._record.seed.rewards.items()}
+        yield from _tally("stock of", expected, self._holdings.stock)
+
+    def settled(self) -> Iterator[str]:
+        """Nothing is still on its way, and nothing was put aside."""
+        if self._holdings.unpublished:
+            yield f"{self._holdings.unpublished} events were never published"
+        if self._holdings.dead_letters:
+            yield f"{self._holdings.dead_letters} records are in the dead letters"
+        for row in self._holdings.redemptions:
+            if row.status not in ("issued", "cancelled"):
+                yield f"redemption {row.redemption_id} is still {row.status}"
+
+
+def _pairs(coupon: CouponRow, row: RedemptionRow) -> dict[str, tuple[object, ...]]:
+    return {
+        "code": (coupon.code, row.coupon_code),
+        "member": (coupon.member_id, row.member_id),
+        "reward": (coupon.reward_id, row.reward_id),
+        "value": (coupon.value_cents, row.value_cents),
+        "currency": (coupon.currency, row.currency),
+        "time": (coupon.issued_at, row.created_at),
+        "end": (coupon.expires_at, row.expires_at),
+    }
+
+
+def _unequal(name: str, facts: Mapping[str, tuple[object, ...]]) -> Iterator[str]:
+    for fact, values in facts.items():
+        if any(value != values[0] for value in values[1:]):
+            yield f"{name} has the {fact} {values[0]} instead of {values[-1]}"
+
+
+def _tally(name: str, expected: dict[str, int], found: dict[str, int]) -> Iterator[str]:
+    for key in sorted(expected.keys() | found.keys()):
+        if expected.get(key) != found.get(key):
+            yield f"{name} {key} are {found.get(key)} instead of {expected.get(key)}"
+
+
+def _time(text: object) -> datetime | None:
+    return datetime.fromisoformat(text) if isinstance(text, str) else None
+
+
+def _later(time: datetime | None, days: int) -> datetime | None:
+    return None if time is None else time + timedelta(days=days)
+
+
+async def _main() -> int:
+    parser = argparse.ArgumentParser(description="Compare what the clients wrote down with what the databases hold.")
+    parser.add_argument("--journal", type=Path, required=True, help="the directory with the clients' two files")
+    parser.add_argument("--rewards", required=True, help="URL of the database `rewards`")
+    parser.add_argument("--coupons", required=True, help="URL of the database `coupons`")
+    parser.add_argument(
+        "--failures-allowed", action="store_true", help="requests may have failed: services were killed"
+    )
+    arguments = parser.parse_args()
+    record = read_journal(arguments.journal)
+    holdings = await read_holdings(arguments.rewards, arguments.coupons)
+    verdict = audit(record, holdings, failures_allowed=arguments.failures_allowed)
+    for line in verdict.lines():
+        print(line)
+    return 0 if verdict.is_ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(_main()))

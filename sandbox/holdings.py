@@ -1,0 +1,114 @@
+"""What the two databases hold, read for the audit with statements of its own: it shares none with the services."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+_TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RedemptionRow:
+    """A row of `redemptions`; ids as text."""
+
+    redemption_id: str
+    member_id: str
+    reward_id: str
+    coupon_code: str
+    points_spent: int
+    status: str
+    value_cents: int
+    currency: str
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """An idempotency key under which a redemption was answered."""
+
+    member_id: str
+    key: str
+    redemption_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CouponRow:
+    """A row of `coupons`; ids as text."""
+
+    code: str
+    member_id: str
+    reward_id: str
+    redemption_id: str | None
+    value_cents: int
+    currency: str
+    issued_at: datetime
+    expires_at: datetime
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """Everything the audit looks at, of both databases."""
+
+    points: dict[str, int]
+    stock: dict[str, int]
+    redemptions: list[RedemptionRow]
+    keys: list[KeyRow]
+    unpublished: int
+    coupons: list[CouponRow]
+    dead_letters: int
+
+
+_REDEMPTIONS = """
+select redemption_id::text, member_id, reward_id, coupon_code, points_spent, status, value_cents, currency,
+       created_at, expires_at
+from redemptions order by created_at, redemption_id
+"""
+_COUPONS = """
+select code, member_id, reward_id, redemption_id::text, value_cents, currency, issued_at, expires_at, status
+from coupons order by issued_at, code
+"""
+
+
+async def read_holdings(rewards_url: str, coupons_url: str) -> Holdings:
+    """Read both databases, each in one snapshot.
+
+    Raises:
+        OSError, asyncpg.PostgresError: a database cannot be read.
+    """
+    async with _snapshot(rewards_url) as rewards:
+        points = {row["member_id"]: row["points"] for row in await rewards.fetch("select * from members")}
+        stock = {row["reward_id"]: row["stock"] for row in await rewards.fetch("select * from rewards")}
+        redemptions = [RedemptionRow(**row) for row in await rewards.fetch(_REDEMPTIONS)]
+        keys = [
+            KeyRow(row["subject"], row["key"], json.loads(row["response"])["redemption_id"])
+            for row in await rewards.fetch("select subject, key, response from idempotency_keys where status = 201")
+        ]
+        unpublished = await rewards.fetchval("select count(*) from outbox where published_at is null")
+    async with _snapshot(coupons_url) as coupons:
+        coupon_rows = [CouponRow(**row) for row in await coupons.fetch(_COUPONS)]
+        dead_letters = await coupons.fetchval("select count(*) from dead_letters where replayed_at is null")
+    return Holdings(
+        points=points,
+        stock=stock,
+        redemptions=redemptions,
+        keys=keys,
+        unpublished=unpublished,
+        coupons=coupon_rows,
+        dead_letters=dead_letters,
+    )
+
+
+@asynccontextmanager
+async def _snapshot(url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    connection = await asyncpg.connect(url, timeout=_TIMEOUT_SECONDS, command_timeout=_TIMEOUT_SECONDS)
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            yield connection
+    finally:
+        await connection.close()

@@ -1,0 +1,215 @@
+"""What the clients write down as they go: everything they attempted, and everything they were told.
+
+Two files of JSON lines. A line has been handed to the kernel before the request that it announces is sent, and before
+the answer that it records is used, so neither a crash of the client nor one of a service can make it a lie. The audit
+believes these two files and the databases, and nothing else.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+ATTEMPTED = "attempted.jsonl"
+ACKNOWLEDGED = "acknowledged.jsonl"
+
+
+class Operation(StrEnum):
+    """What members do."""
+
+    BROWSE_REWARDS = "browse rewards"
+    SEE_REWARD = "see a reward"
+    SEE_POINTS = "see points"
+    REDEEM_REWARD = "redeem a reward"
+    SEE_COUPON = "see a coupon"
+    LIST_COUPONS = "list coupons"
+    REDEEM_COUPON = "redeem a coupon"
+    CANCEL_REDEMPTION = "cancel a redemption"
+    BAD_REQUEST = "bad request"
+
+
+@dataclass(frozen=True, slots=True)
+class SeededReward:
+    """A reward as it was before the first request."""
+
+    points_cost: int
+    stock: int
+    value_cents: int
+    currency: str
+    coupon_days: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """The state before the first request: each member's points, and each reward."""
+
+    points: Mapping[str, int]
+    rewards: Mapping[str, SeededReward]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request, written down before it was sent.
+
+    Attributes:
+        number: counts the requests of one journal, from 1.
+        operation: what was asked for.
+        member_id: who asked.
+        target: the reward, the coupon's code or the redemption that it was about; empty where there is none.
+        key: the idempotency key that went with it.
+        expected: the statuses that are no failure.
+        repeats: the number of the attempt that this one repeats, with the same key, because its outcome was unknown.
+        at: seconds since 1970.
+    """
+
+    number: int
+    operation: Operation
+    member_id: str
+    target: str
+    key: str | None
+    expected: tuple[int, ...]
+    repeats: int | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """One answer, written down before it was used.
+
+    Attributes:
+        attempt: the number of the attempt it answers.
+        status: the HTTP status.
+        code: the stable code of a problem; None where there is none.
+        body: the JSON of an answer to a request that changes something; empty otherwise.
+        seconds: how long it took.
+    """
+
+    attempt: int
+    status: int
+    code: str | None
+    body: Mapping[str, Any]  # Any: JSON as it came, to be compared field by field
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A journal as it is read back."""
+
+    seed: Seed
+    attempts: Mapping[int, Attempt]
+    acknowledgements: Mapping[int, Acknowledgement]
+    failures: Mapping[int, str] = field(default_factory=dict)
+
+
+class Journal:
+    """Append to the two files; every method returns after the line has been handed to the kernel.
+
+    Meant for one task or thread at a time within one event loop: no method waits for anything but the kernel's buffer.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self._attempted = _open(directory / ATTEMPTED)
+        self._acknowledged = _open(directory / ACKNOWLEDGED)
+        self._count = 0
+
+    def seeded(self, seed: Seed) -> None:
+        """Write down the state before the first request."""
+        _append(self._attempted, {"seed": asdict(seed)})
+
+    def attempt(
+        self,
+        operation: Operation,
+        member_id: str,
+        *,
+        expected: Sequence[int],
+        target: str = "",
+        key: str | None = None,
+        repeats: int | None = None,
+    ) -> Attempt:
+        """Write down a request that is about to be sent, and return it with its number."""
+        self._count += 1
+        attempt = Attempt(
+            number=self._count,
+            operation=operation,
+            member_id=member_id,
+            target=target,
+            key=key,
+            expected=tuple(expected),
+            repeats=repeats,
+            at=time.time(),
+        )
+        _append(self._attempted, {"attempt": asdict(attempt)})
+        return attempt
+
+    def acknowledge(self, acknowledgement: Acknowledgement) -> None:
+        """Write down an answer that is about to be used."""
+        _append(self._acknowledged, asdict(acknowledgement))
+
+    def fail(self, attempt: Attempt, reason: str) -> None:
+        """Write down, beside the attempt, why no answer came. The attempt may have had its effect nevertheless."""
+        _append(self._attempted, {"failure": {"attempt": attempt.number, "reason": reason}})
+
+    def close(self) -> None:
+        """Close both files."""
+        os.close(self._attempted)
+        os.close(self._acknowledged)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_journal(directory: Path) -> Record:
+    """Read both files back.
+
+    A last line that was cut off (the writer was killed in the middle of it) is left out: what it announces was not
+    sent, what it records was not used.
+
+    Raises:
+        OSError: a file is missing.
+        ValueError: a line other than the last one is damaged, or there is no seed.
+    """
+    seed: Seed | None = None
+    attempts: dict[int, Attempt] = {}
+    failures: dict[int, str] = {}
+    for line in _lines(directory / ATTEMPTED):
+        if "seed" in line:
+            rewards = {name: SeededReward(**reward) for name, reward in line["seed"]["rewards"].items()}
+            seed = Seed(points=line["seed"]["points"], rewards=rewards)
+        elif "attempt" in line:
+            fields = line["attempt"]
+            fields |= {"operation": Operation(fields["operation"]), "expected": tuple(fields["expected"])}
+            attempts[fields["number"]] = Attempt(**fields)
+        else:
+            failures[line["failure"]["attempt"]] = line["failure"]["reason"]
+    if seed is None:
+        raise ValueError(f"{directory / ATTEMPTED} does not say what was there before the first request")
+    acknowledgements = {line["attempt"]: Acknowledgement(**line) for line in _lines(directory / ACKNOWLEDGED)}
+    return Record(seed, attempts, acknowledgements, failures)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+
+
+def _append(descriptor: int, line: Mapping[str, object]) -> None:
+    data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:  # Any: JSON
+    whole, _, _cut_off = path.read_bytes().rpartition(b"\n")
+    for line in whole.splitlines():
+        yield json.loads(line)

@@ -1,0 +1,69 @@
+"""What the clients wrote down is read back as it was written, whatever cut the writing off."""
+
+from pathlib import Path
+
+import pytest
+
+from sandbox.journal import (
+    ACKNOWLEDGED,
+    ATTEMPTED,
+    Acknowledgement,
+    Journal,
+    Operation,
+    Seed,
+    SeededReward,
+    read_journal,
+)
+
+SEED = Seed(points={"m-1": 100}, rewards={"rw-1": SeededReward(10, 5, 300, "EUR", 30)})
+
+
+def test_lines_are_read_back_as_written(tmp_path: Path) -> None:
+    """Seed, attempts, failures and acknowledgements come back equal."""
+    with Journal(tmp_path) as journal:
+        journal.seeded(SEED)
+        first = journal.attempt(Operation.REDEEM_REWARD, "m-1", expected=(201, 409), target="rw-1", key="k")
+        second = journal.attempt(Operation.SEE_POINTS, "m-1", expected=(200,), repeats=None)
+        journal.fail(second, "ReadError")
+        answer = Acknowledgement(first.number, 201, None, {"redemption_id": "x"}, 0.25)
+        journal.acknowledge(answer)
+    record = read_journal(tmp_path)
+    assert record.seed == SEED
+    assert record.attempts == {1: first, 2: second}
+    assert record.acknowledgements == {1: answer}
+    assert record.failures == {2: "ReadError"}
+
+
+def test_line_is_on_file_when_the_call_returns(tmp_path: Path) -> None:
+    """Nothing waits in a buffer of this process: the file has the line before the next statement runs."""
+    with Journal(tmp_path) as journal:
+        journal.seeded(SEED)
+        attempt = journal.attempt(Operation.SEE_POINTS, "m-1", expected=(200,))
+        assert read_journal(tmp_path).attempts == {1: attempt}
+
+
+def test_last_line_cut_off_is_left_out(tmp_path: Path) -> None:
+    """A line that a killed writer did not finish announces nothing."""
+    with Journal(tmp_path) as journal:
+        journal.seeded(SEED)
+        journal.attempt(Operation.SEE_POINTS, "m-1", expected=(200,))
+        journal.attempt(Operation.SEE_POINTS, "m-1", expected=(200,))
+    path = tmp_path / ATTEMPTED
+    path.write_bytes(path.read_bytes()[:-5])
+    assert list(read_journal(tmp_path).attempts) == [1]
+
+
+def test_damaged_line_in_the_middle_is_an_error(tmp_path: Path) -> None:
+    """Damage anywhere else is not passed over."""
+    with Journal(tmp_path) as journal:
+        journal.seeded(SEED)
+    (tmp_path / ACKNOWLEDGED).write_bytes(b'{"attempt": 1, "sta\n{}\n')
+    with pytest.raises(ValueError, match="line 1"):
+        read_journal(tmp_path)
+
+
+def test_journal_without_a_seed_is_an_error(tmp_path: Path) -> None:
+    """Without the state before the first request nothing can be added up."""
+    Journal(tmp_path).close()
+    with pytest.raises(ValueError, match="before the first request"):
+        read_journal(tmp_path)

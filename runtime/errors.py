@@ -39,8 +39,16 @@ class TransactionContended(DependencyUnavailable):
     """Say that a transaction lost to others (serialization, deadlock) as often as it may be tried."""
 
 
+class TransactionAbortedError(RuntimeError):
+    """Say that nothing was committed because an error inside had been swallowed: a mistake in the program."""
+
+
 class DeliveryUnknown(DependencyUnavailable):
     """Say that a record was handed to the broker's client and no word came back: it may or may not be stored."""
+
+
+class RecordRefusedError(ValueError):
+    """Say that a record can never be stored as it is, such as one above the size limit; it was not stored."""
 
 
 class RequestDeadlineExceeded(TimeoutError):  # noqa: N818 - named after Go's DeadlineExceeded

@@ -121,6 +121,7 @@ class PostgresSettings(Section):
     tls_ca_file: Path | None = None
     pool_min: int = Field(default=1, ge=0, le=1_000)
     pool_max: int = Field(default=10, ge=1, le=1_000)
+    waiting_max: int = Field(default=500, ge=1, le=100_000)
     connect_timeout_seconds: Seconds = 5.0
     acquire_timeout_seconds: Seconds = 2.0
     statement_timeout_seconds: Seconds = 5.0

@@ -9,17 +9,20 @@ from runtime.errors import IdempotencyKeyReusedError
 from runtime.stored_answer import IdempotencyKey, StoredAnswer
 from services.coupon_api.coupon_view import CouponView, encode
 from services.coupon_api.store import IssueOrder, PagePosition
+from services.coupon_api.trace import Tracer
 
 
 class FakeCouponStore:
     """A `CouponStore` of one loop: every call is done before it would wait, so calls never overlap."""
 
     def __init__(self) -> None:
+        self.tracer = Tracer(capacity=1_024)
         self.coupons: dict[str, Coupon] = {}
         self.answers: dict[tuple[str, str, str], tuple[bytes, StoredAnswer, datetime]] = {}
 
     async def find_coupon(self, code: str) -> CouponView | None:
         """See `CouponStore`."""
+        self.tracer.start("find_coupon")()
         coupon = self.coupons.get(code)
         return None if coupon is None else view_of(coupon)
 

@@ -305,7 +305,7 @@ def _reward(row: Row) -> Reward:
 
 def _redemption(row: Row) -> Redemption:
     return Redemption(
-        redemption_id=row["redemption_id"],
+        redemption_id=UUID(int=row["redemption_id"].int),  # not the driver's own UUID class, which no encoder knows
         member_id=row["member_id"],
         reward_id=row["reward_id"],
         coupon_code=row["coupon_code"],

@@ -114,7 +114,7 @@ def test_cancelled_waiter_leaves_the_queue_and_others_get_their_turn() -> None:
 
 
 def test_cancel_at_the_wake_up_tick_passes_the_turn_on() -> None:
-    """In 1,000 interleavings of unlock and cancel in one tick no turn is lost: whoever is not cancelled gets through."""
+    """In 1,000 interleavings of unlock and cancel in one tick no turn is lost: who is not cancelled gets through."""
 
     async def main() -> None:
         mutex = Mutex()

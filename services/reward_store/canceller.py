@@ -14,6 +14,7 @@ Every step may be repeated by anybody, at any time, with the same end, so after 
 `docs/decisions/cancelling-across-two-databases.md`.
 """
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
@@ -62,15 +63,29 @@ class Coupons(Protocol):
 
 
 class Canceller:
-    """Cancel redemptions, and finish what others left unfinished."""
+    """Cancel redemptions, and finish what others left unfinished.
+
+    Args:
+        store: where redemptions are.
+        coupons: who knows whether a coupon was used.
+        settings: bounds and times of the finisher.
+        metrics: what it tells about itself.
+        reach: called with the name of each crash point that is passed.
+    """
 
     def __init__(
-        self, store: Cancellations, coupons: Coupons, settings: CancelSettings, metrics: CancelMetrics
+        self,
+        store: Cancellations,
+        coupons: Coupons,
+        settings: CancelSettings,
+        metrics: CancelMetrics,
+        reach: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._coupons = coupons
         self._settings = settings
         self._metrics = metrics
+        self._reach = reach
         self._lease = timedelta(seconds=settings.lease_seconds)
 
     async def cancel(self, redemption_id: UUID, member_id: str) -> Redemption:
@@ -86,11 +101,13 @@ class Canceller:
         redemption = await self._store.begin_cancel(redemption_id, member_id, self._lease)
         if redemption.status is RedemptionStatus.CANCELLED:
             return redemption
+        self._reach("after-cancelling")
         return await self._finish(redemption)
 
     async def _finish(self, redemption: Redemption) -> Redemption:
         try:
             await self._coupons.cancel(redemption.coupon())
+            self._reach("after-coupon-cancelled")
             finished = await self._store.finish_cancel(redemption.redemption_id, event_headers())
         except CouponUsedError:
             await self._store.refuse_cancel(redemption.redemption_id)

@@ -21,6 +21,9 @@ class RelayMetrics:
         self.failures = Counter(
             "lp_outbox_failures", "Batches that the database or the broker refused.", registry=registry
         )
+        self.refused = Counter(
+            "lp_outbox_refused", "Times the broker said that an event can never be stored.", registry=registry
+        )
 
     def show(self, backlog: Backlog) -> None:
         """Show a backlog that was counted just now."""

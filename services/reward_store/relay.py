@@ -10,24 +10,30 @@ In Go this would be a goroutine around a ticker; here the loop also wakes when t
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
-
-from runtime.kafka_producer import KafkaProducer, Record
 
 from patterns import Channel, Context, WouldBlock, receive, select
 from runtime.backoff import Backoff
 from runtime.errors import DependencyUnavailable
+from runtime.kafka_producer import Delivery, Outcome, Record
 from runtime.logs import get_logger
 from services.reward_store.metrics import RelayMetrics
-from services.reward_store.outbox import Claim, Outbox
+from services.reward_store.outbox import Claim, Outbox, OutboxRow
 from services.reward_store.settings import RelaySettings
 
 _RELEASE_SECONDS: Final = 1.0
 
 _log = get_logger(__name__)
+
+
+class Producer(Protocol):
+    """Whoever brings records to the broker."""
+
+    async def publish_many(self, records: Sequence[Record]) -> list[Outcome]:
+        """Publish records and return the broker's word for each, in their order: a Delivery, or what went wrong."""
 
 
 class Relay:
@@ -44,7 +50,7 @@ class Relay:
     def __init__(
         self,
         outbox: Outbox,
-        producer: KafkaProducer,
+        producer: Producer,
         settings: RelaySettings,
         metrics: RelayMetrics,
         reach: Callable[[str], None] = lambda _: None,
@@ -91,6 +97,7 @@ class Relay:
 
         Raises:
             DependencyUnavailable: the database or the broker failed; rows without the broker's word are handed back.
+                What the broker took and the database could not mark is marked first thing next time.
         """
         await self._mark()
         claim = await self._outbox.claim(self._settings.batch_rows, self._lease)
@@ -98,34 +105,28 @@ class Relay:
             return 0
         self._reach("after-claim")
         try:
-            error = await self._publish(claim)
-        except BaseException:
-            await self._hand_back(claim)
+            outcomes = await self._producer.publish_many([_record(row) for row in claim.rows])
+        except BaseException:  # a cancel, in most cases: what was sent already will be sent again
+            await self._hand_back(claim, [row.id for row in claim.rows])
             raise
         self._reach("after-publish")
-        if error is not None:
-            await self._hand_back(claim)
+        words = list(zip(claim.rows, outcomes, strict=True))
+        self._unmarked = [row.id for row, word in words if isinstance(word, Delivery)]
+        for row, word in words:
+            if not isinstance(word, Delivery | DependencyUnavailable):
+                self._refuse(row, word)
+        put_off = [(row.id, word) for row, word in words if isinstance(word, DependencyUnavailable)]
+        if put_off:
+            await self._hand_back(claim, [row_id for row_id, _ in put_off])
         await self._mark()
-        if error is not None:
-            raise error
+        if put_off:
+            raise put_off[0][1]
         return len(claim.rows)
 
-    async def _publish(self, claim: Claim) -> DependencyUnavailable | None:
-        """Await the broker's word for every row, note which ones it took, and return the first refusal."""
-        records = [
-            Record(
-                topic=row.topic,
-                key=row.key.encode(),
-                value=row.payload,
-                headers=tuple((name, text.encode()) for name, text in row.headers.items()),
-            )
-            for row in claim.rows
-        ]
-        outcomes = await self._producer.publish_many(records)
-        self._unmarked = [
-            row.id for row, word in zip(claim.rows, outcomes, strict=True) if not isinstance(word, Exception)
-        ]
-        return next((word for word in outcomes if isinstance(word, DependencyUnavailable)), None)
+    def _refuse(self, row: OutboxRow, error: Exception) -> None:
+        """Tell of a row that the broker will never take; it keeps its lease, so it is tried again when that ends."""
+        self._metrics.refused.inc()
+        _log.error("An event cannot be published", event_id=str(row.id), topic=row.topic, error=str(error))
 
     async def _mark(self) -> None:
         """Mark what the broker has taken, also what an earlier batch could not mark: else it would be sent again."""
@@ -134,10 +135,8 @@ class Relay:
             self._metrics.published.inc(len(self._unmarked))
             self._unmarked = []
 
-    async def _hand_back(self, claim: Claim) -> None:
+    async def _hand_back(self, claim: Claim, ids: list[UUID]) -> None:
         """Give up the lease on what was not published; should that fail, the lease ends by itself."""
-        taken = set(self._unmarked)
-        ids = [row.id for row in claim.rows if row.id not in taken]
         try:
             async with asyncio.timeout(_RELEASE_SECONDS):
                 await self._outbox.release(claim, ids)
@@ -154,3 +153,8 @@ class Relay:
             else:
                 self._metrics.show(backlog)
             await select(receive(ctx.done), timeout_seconds=self._settings.measure_interval_seconds)
+
+
+def _record(row: OutboxRow) -> Record:
+    headers = tuple((name, text.encode()) for name, text in row.headers.items())
+    return Record(row.topic, row.key.encode(), row.payload, headers)

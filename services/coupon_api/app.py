@@ -7,6 +7,7 @@ from typing import Final
 from patterns import Channel, WouldBlock, receive, select
 from runtime.api import build_api
 from runtime.auth import TokenVerifier
+from runtime.crash_point import CrashPoints
 from runtime.http_metrics import HttpMetrics
 from runtime.http_server import HttpServer
 from runtime.logs import get_logger
@@ -16,7 +17,7 @@ from runtime.process import Process
 from services.coupon_api.clean_up import remove_old_keys
 from services.coupon_api.routes import DOMAIN_ERRORS, build_coupon_router
 from services.coupon_api.settings import CouponApiSettings
-from services.coupon_api.store import PostgresCouponStore
+from services.coupon_api.store import CRASH_POINTS, PostgresCouponStore
 from services.coupon_api.trace import Tracer
 
 _POOL_COUNTERS: Final = frozenset({"opened", "failed_connects", "exhausted", "interrupted", "expired"})
@@ -30,6 +31,7 @@ class Application:
     def __init__(self, settings: CouponApiSettings) -> None:
         self._settings = settings
         self._tracer = Tracer(settings.trace_capacity)
+        self._crash_points = CrashPoints(settings.crash, CRASH_POINTS)
 
     async def run(self, process: Process) -> None:
         """Serve until a signal comes or the server fails; either way everything is closed in order.
@@ -49,7 +51,7 @@ class Application:
             await pool.wait_for_connection(process.startup)
             process.health.add_check("postgres", pool.check)
 
-            store = PostgresCouponStore(pool, self._tracer)
+            store = PostgresCouponStore(pool, self._tracer, self._crash_points.reach)
             api = build_api(
                 title="coupon_api",
                 settings=settings.http,

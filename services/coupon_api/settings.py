@@ -6,6 +6,7 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from runtime.crash_point import CrashSettings
 from runtime.settings import AuthSettings, HttpSettings, PostgresSettings, ProcessSettings, Seconds, Section
 
 STARTUP_SECONDS_MAX = 30.0
@@ -39,6 +40,7 @@ class CouponApiSettings(ProcessSettings):
     auth: AuthSettings
     http: HttpSettings = HttpSettings()
     idempotency: CleanUpSettings = CleanUpSettings()
+    crash: CrashSettings = CrashSettings()
     trace_capacity: int = Field(default=1_024, ge=1, le=1_000_000)
 
     def conflicts(self) -> Iterator[str]:

@@ -4,6 +4,7 @@ Time is the database's clock alone. Reads and guarded writes are one statement e
 one round trip; what must be together is one transaction.
 """
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol, cast
 from uuid import UUID
@@ -24,6 +25,8 @@ from runtime.postgres import Connection, PostgresPool
 from runtime.stored_answer import IdempotencyKey, StoredAnswer, claim_key, delete_old_keys, store_answer
 from services.coupon_api.coupon_view import CouponView, encode
 from services.coupon_api.trace import Tracer
+
+CRASH_POINTS: Final = ("after-claim", "after-insert", "after-commit")
 
 # The columns are named and ordered as in CouponView. The identifier of a redemption travels as text, which is what JSON
 # needs and what the driver's own UUID class would cost a detour to become.
@@ -142,11 +145,17 @@ class PostgresCouponStore:
 
     Any call may raise `runtime.errors.DependencyUnavailable`. A cancelled call has happened whole or not at all, and
     which of the two is not known: the idempotency of every write makes asking again safe.
+
+    Args:
+        pool: Where the database is.
+        tracer: Takes the spans.
+        reach: Called at each of `CRASH_POINTS`, on the way to a coupon that is issued.
     """
 
-    def __init__(self, pool: PostgresPool, tracer: Tracer) -> None:
+    def __init__(self, pool: PostgresPool, tracer: Tracer, reach: Callable[[str], None] = lambda _: None) -> None:
         self._pool = pool
         self._tracer = tracer
+        self._reach = reach
 
     async def find_coupon(self, code: str) -> CouponView | None:
         """See `CouponStore`."""
@@ -173,9 +182,11 @@ class PostgresCouponStore:
         """See `CouponStore`."""
         finish = self._tracer.start("issue_coupon")
         try:
-            return await self._pool.transaction(_issue, order, key)
+            answer = await self._pool.transaction(_issue, order, key, self._reach)
         finally:
             finish()
+        self._reach("after-commit")
+        return answer
 
     async def redeem_coupon(self, code: str, member_id: str) -> CouponView:
         """See `CouponStore`."""
@@ -252,10 +263,13 @@ def _identity(view: CouponView) -> tuple[str, str, UUID | None, Money]:
     )
 
 
-async def _issue(connection: Connection, order: IssueOrder, key: IdempotencyKey) -> StoredAnswer:
+async def _issue(
+    connection: Connection, order: IssueOrder, key: IdempotencyKey, reach: Callable[[str], None]
+) -> StoredAnswer:
     stored = await claim_key(connection, key)
     if stored is not None:
         return stored
+    reach("after-claim")
     row = await connection.fetchrow(
         _ISSUE,
         order.code,
@@ -267,6 +281,7 @@ async def _issue(connection: Connection, order: IssueOrder, key: IdempotencyKey)
     )
     if row is None:
         raise ExpiryInPastError
+    reach("after-insert")
     answer = StoredAnswer(status=201, body=encode(_view(row)))
     await store_answer(connection, key, answer)
     return answer

@@ -35,6 +35,14 @@ def coupons_database(postgres: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
+async def migrated(own_postgres: PostgresServer) -> str:
+    """The name of the migrated coupons database on the server that is the test's own."""
+    settings = migrate_settings(own_postgres)
+    await migrate(settings)
+    return settings.coupons_database
+
+
+@pytest.fixture
 async def administrator(postgres: PostgresServer, coupons_database: str) -> AsyncIterator["asyncpg.Connection"]:
     """A superuser's connection to the database, whose tables are empty."""
     connection = await asyncpg.connect(postgres.url(coupons_database))

@@ -15,7 +15,7 @@ from services.coupon_api.routes import DOMAIN_ERRORS, build_coupon_router
 from services.coupon_api.store import CouponStore
 from tests.support.fake_coupon_store import FakeCouponStore
 
-SECRET = "0123456789abcdef" * 2  # noqa: S105 - of this test alone
+SECRET = "0123456789abcdef" * 2
 
 
 class Api:

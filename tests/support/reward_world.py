@@ -1,5 +1,7 @@
 """The real reward store with an administrator's connection beside it."""
 
+import asyncio
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
@@ -57,6 +59,13 @@ class PostgresWorld:
         return [
             OutboxRow(row["id"], row["topic"], row["key"], row["payload"], orjson.loads(row["headers"])) for row in rows
         ]
+
+    async def wait_published(self, timeout_seconds: float = 20) -> None:
+        """Wait until every event is marked as published."""
+        give_up_at = time.monotonic() + timeout_seconds
+        while (backlog := await self.outbox.backlog()).rows:
+            assert time.monotonic() < give_up_at, f"{backlog.rows} events are not published"
+            await asyncio.sleep(0.02)
 
     async def age_keys(self, by: timedelta) -> None:
         """Make every idempotency key older."""

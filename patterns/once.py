@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Literal, TypeVar, cast, overload
 
+from patterns._budget import LIMIT, budget, pay
 from patterns.errors import DeadlockError
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ class _Gate(Generic[T]):
     def __init__(self) -> None:
         self._lock = threading.Lock()  # held for a few bytecodes, never while the initialiser runs
         self._waiters: list[Future[None]] = []
-        self._runner: object = None
+        self._runner: int | None = None  # its id: a reference would keep a task alive whose event loop has died
         self._state: OnceState = "new"
         self._attempts = 0
         self._value: T | None = None
@@ -44,6 +45,9 @@ class _Gate(Generic[T]):
         self._traceback: TracebackType | None = None
 
     async def pass_through(self, fn: Callable[[], Awaitable[T] | T]) -> T:
+        if budget.spent >= LIMIT:
+            await pay()
+        budget.spent += 1
         while not self._is_settled():
             waiter = self._join(asyncio.current_task())
             if waiter is None:
@@ -98,10 +102,10 @@ class _Gate(Generic[T]):
         waiter: Future[None] = Future()
         with self._lock:
             if self._state == "new":
-                self._state, self._runner = "running", caller
+                self._state, self._runner = "running", id(caller)
                 self._attempts += 1
                 return None
-            if self._state == "running" and self._runner is caller:
+            if self._state == "running" and self._runner == id(caller):
                 raise DeadlockError("the initialiser asks for its own result")
             self._waiters.append(waiter)
             if self._state != "running":

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVarTuple
 
+from patterns._budget import LIMIT, budget, pay
 from patterns._waiter import Signal, TaskWaiter, matching
 from patterns.errors import WaitGroupMisuseError
 
@@ -91,6 +92,8 @@ class WaitGroup:
             ExceptionGroup: All exceptions of the `go` functions since the last round, when the last function has ended.
                 Every wait of the same round raises them. If nobody waits, asyncio reports each as never retrieved.
         """
+        if budget.spent >= LIMIT:
+            await pay()
         waiter = TaskWaiter()
         with matching:
             is_waiting = self._count > 0
@@ -100,6 +103,8 @@ class WaitGroup:
                 self._unstarted.update(filter(_has_not_begun, asyncio.all_tasks()))
         if is_waiting:
             await self._return_of(waiter)
+        else:
+            budget.spent += 1
         self._was_used = False
         self._is_reported = True
         if self._failed:

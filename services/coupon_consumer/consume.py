@@ -1,0 +1,172 @@
+"""Read batches of events and store them until told to stop.
+
+In the original a shutdown signal cancels a context, the context stops the read, and a read that fails for another
+reason is logged and retried at once, for ever. Here the same context stops the read, and a failed read is an error that
+ends the process: the consumer's client mends by itself whatever can be mended.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from itertools import chain
+from typing import Protocol
+
+from patterns import Context, ContextError
+from runtime.backoff import Backoff
+from runtime.errors import DependencyUnavailable
+from runtime.kafka_batch import Assigned, Batch
+from runtime.kafka_consumer import KafkaConsumer
+from runtime.logs import get_logger
+from services.coupon_consumer.breaker import PoisonBreaker
+from services.coupon_consumer.decode import Decoded
+from services.coupon_consumer.errors import OwnershipLostError, PoisonFloodError
+from services.coupon_consumer.metrics import ConsumeMetrics
+from services.coupon_consumer.position import Positions
+from services.coupon_consumer.settings import BreakerSettings, RetrySettings
+from services.coupon_consumer.store import CouponStore, Progress, Work
+
+_log = get_logger(__name__)
+
+Batches = list[Batch[Decoded]]
+
+
+class Handler(Protocol):
+    """What becomes of what was read; `EventHandler` stores it."""
+
+    async def handle(self, ctx: Context, work: Batches | Assigned) -> None: ...  # noqa: D102 - as there
+
+
+async def consume_messages(
+    ctx: Context, consumer: KafkaConsumer[Decoded], handler: Handler, *, batch_records: int
+) -> None:
+    """Read and handle until the context ends, which is a clean exit; a batch in hand is finished first.
+
+    Raises:
+        KafkaReadError: The read failed, and not because of the context.
+        OffsetOutOfRangeError: Records are gone that nobody has read.
+    """
+    try:
+        while True:
+            await handler.handle(ctx, await consumer.read(ctx, records_max=batch_records))
+    except ContextError:
+        if not ctx.is_done:
+            raise
+    _log.info("Kafka consumer stopped")
+
+
+class EventHandler:
+    """Stores what is read, tries again while a server is away, and says how that goes.
+
+    A try is never cancelled by the context, so a batch is stored or not, with nothing in between; the waits between
+    tries are, and then the batch is left to the partition's next owner.
+    """
+
+    def __init__(
+        self,
+        consumer: KafkaConsumer[Decoded],
+        store: CouponStore,
+        positions: Positions,
+        metrics: ConsumeMetrics,
+        *,
+        retry: RetrySettings,
+        breaker: BreakerSettings,
+    ) -> None:
+        self._consumer = consumer
+        self._store = store
+        self._positions = positions
+        self._metrics = metrics
+        self._backoff = Backoff(retry.first_seconds, retry.most_seconds)
+        self._breaker = PoisonBreaker(breaker)
+        self._breaker_backoff = Backoff(breaker.pause_first_seconds, breaker.pause_most_seconds)
+        self._failure: DependencyUnavailable | None = None
+        self._wait_seconds = 0.0
+
+    async def handle(self, ctx: Context, work: Batches | Assigned) -> None:
+        """Place partitions, or store batches, however long it takes.
+
+        Raises:
+            ContextError: The context ended between two tries.
+            OffsetOutOfRangeError: Records are gone that nobody has read.
+        """
+        if not isinstance(work, Assigned):
+            await self._hold_back_flood(ctx, work)
+        left: Batches | Assigned | None = work
+        while left:
+            left = await self._try(left)
+            if left and self._wait_seconds:
+                await ctx.run(asyncio.sleep(self._wait_seconds))
+
+    async def _try(self, work: Batches | Assigned) -> Batches | Assigned | None:
+        """Try once; return what is left to do."""
+        try:
+            if isinstance(work, Assigned):
+                await self._positions.place(work)
+                left: Batches | Assigned | None = None
+            else:
+                left = await self._store_batches(work)
+        except DependencyUnavailable as error:
+            self._failure = error
+            self._wait_seconds = self._backoff.fail()
+            self._metrics.tries_unavailable.inc()
+            _log.warning("Waiting for a server", error=str(error), tries=self._backoff.failures)
+            return work
+        self._failure = None
+        self._backoff.reset()
+        self._wait_seconds = 0.0
+        return left
+
+    async def _store_batches(self, batches: Batches) -> Batches | None:
+        """Store what is still ours; return the rest if another member turns out to own some of it."""
+        with self._consumer.working(batches):
+            if not batches:
+                return None
+            progress = self._positions.progress(batches)
+            began = time.perf_counter()
+            try:
+                saved = await self._store.save(_work(progress, batches))
+            except OwnershipLostError as error:
+                self._metrics.tries_ownership_lost.inc()
+                _log.warning("Ownership lost: another member stored these records", partitions=sorted(error.partitions))
+                self._consumer.drop(batch for batch in batches if batch.partition in error.partitions)
+                return [batch for batch in batches if batch.partition not in error.partitions]
+            self._positions.advance(progress)
+            self._consumer.settle(batches)
+            records = sum(batch.records for batch in batches)
+            self._metrics.saved(saved, records=records, seconds=time.perf_counter() - began)
+        return None
+
+    async def _hold_back_flood(self, ctx: Context, batches: Batches) -> None:
+        poison = sum(len(batch.content.poison) for batch in batches)
+        self._breaker.observe(sum(batch.records for batch in batches), poison)
+        self._metrics.breaker_open.set(self._breaker.is_open)
+        if not self._breaker.is_open:
+            self._breaker_backoff.reset()
+            return
+        seconds = self._breaker_backoff.fail()
+        _log.error("Circuit breaker open: poison floods in", poison=poison, pause_seconds=round(seconds, 1))
+        await ctx.run(asyncio.sleep(seconds))
+
+    async def check(self) -> None:
+        """Return when storing goes well, for readiness.
+
+        Raises:
+            PoisonFloodError: The circuit breaker is open.
+            DependencyUnavailable: The last try failed.
+        """
+        if self._breaker.is_open:
+            raise PoisonFloodError("too many of the last records cannot be understood")
+        if self._failure is not None:
+            raise DependencyUnavailable(self._failure.dependency, str(self._failure)) from self._failure
+
+
+def _work(progress: Sequence[Progress], batches: Batches) -> Work:
+    if len(batches) == 1:
+        content = batches[0].content
+        return Work(progress, content.events, content.records, content.poison)
+    contents = [batch.content for batch in batches]
+    return Work(
+        progress,
+        list(chain.from_iterable(content.events for content in contents)),
+        list(chain.from_iterable(content.records for content in contents)),
+        list(chain.from_iterable(content.poison for content in contents)),
+    )

@@ -129,8 +129,8 @@ class _Books:
             what = f"request {number} ({attempt.operation})"
             if answer is None:
                 yield f"{what} failed: {self._record.failures.get(number, 'no answer was written down')}"
-            elif answer.status not in attempt.expected:
-                yield f"{what} failed: status {answer.status} {answer.code or ''}".rstrip()
+            elif answer.outcome not in attempt.expected:
+                yield f"{what} failed: the answer was {answer.outcome}, not {' or '.join(attempt.expected)}"
         for number in self._record.acknowledgements.keys() - self._record.attempts.keys():
             yield f"answer {number} belongs to no request"
 

@@ -62,7 +62,7 @@ class Attempt:
         member_id: who asked.
         target: the reward, the coupon's code or the redemption that it was about; empty where there is none.
         key: the idempotency key that went with it.
-        expected: the statuses that are no failure.
+        expected: the outcomes that are no failure: a status, with the problem's code where there is one.
         repeats: the number of the attempt that this one repeats, with the same key, because its outcome was unknown.
         at: seconds since 1970.
     """
@@ -72,7 +72,7 @@ class Attempt:
     member_id: str
     target: str
     key: str | None
-    expected: tuple[int, ...]
+    expected: tuple[str, ...]
     repeats: int | None
     at: float
 
@@ -94,6 +94,11 @@ class Acknowledgement:
     code: str | None
     body: Mapping[str, Any]  # Any: JSON as it came, to be compared field by field
     seconds: float
+
+    @property
+    def outcome(self) -> str:
+        """The status, with the problem's code where there is one: `201`, `409 sold-out`."""
+        return f"{self.status} {self.code}" if self.code else str(self.status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,7 @@ class Journal:
         operation: Operation,
         member_id: str,
         *,
-        expected: Sequence[int],
+        expected: Sequence[str],
         target: str = "",
         key: str | None = None,
         repeats: int | None = None,

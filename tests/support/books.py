@@ -13,10 +13,10 @@ REWARD = "rw-coffee"
 OFFER = SeededReward(points_cost=50, stock=10, value_cents=300, currency="EUR", coupon_days=30)
 POINTS = 1_000
 EXPECTED = {
-    Operation.REDEEM_REWARD: (201, 409),
-    Operation.REDEEM_COUPON: (200, 404, 409),
-    Operation.CANCEL_REDEMPTION: (200, 409),
-    Operation.SEE_POINTS: (200,),
+    Operation.REDEEM_REWARD: ("201", "409 sold-out"),
+    Operation.REDEEM_COUPON: ("200", "404 coupon-not-found"),
+    Operation.CANCEL_REDEMPTION: ("200", "409 coupon-used"),
+    Operation.SEE_POINTS: ("200",),
 }
 
 
@@ -59,9 +59,11 @@ class World:
         self.attempts[number] = attempt
         return attempt
 
-    def answer(self, attempt: Attempt, status: int, body: dict[str, Any] | None = None) -> None:  # Any: JSON
+    def answer(
+        self, attempt: Attempt, status: int, body: dict[str, Any] | None = None, code: str | None = None
+    ) -> None:  # Any: JSON
         """Write down an answer."""
-        self.acknowledgements[attempt.number] = Acknowledgement(attempt.number, status, None, body or {}, 0.01)
+        self.acknowledgements[attempt.number] = Acknowledgement(attempt.number, status, code, body or {}, 0.01)
 
     def redeem_reward(self, member_id: str, *, is_answered: bool = True) -> str:
         """Redeem the reward, as the services do; return the redemption's id."""

@@ -25,15 +25,15 @@ class _Town:
         self.world.cancel(self.cancelled)
         self.world.answer(self.world.ask(Operation.SEE_POINTS, "m-1"), 200)
 
-    def coupon(self, redemption_id: str, /, **changes: Any) -> None:  # Any: whichever field
+    def coupon(self, redemption_id: str, /, **changes: Any) -> None:  # noqa: ANN401 - whichever field
         """Alter a stored coupon."""
         self.world.coupons[redemption_id] = replace(self.world.coupons[redemption_id], **changes)
 
-    def redemption(self, redemption_id: str, /, **changes: Any) -> None:  # Any: whichever field
+    def redemption(self, redemption_id: str, /, **changes: Any) -> None:  # noqa: ANN401 - whichever field
         """Alter a stored redemption."""
         self.world.redemptions[redemption_id] = replace(self.world.redemptions[redemption_id], **changes)
 
-    def acknowledgement(self, number: int, /, **changes: Any) -> None:  # Any: whichever field
+    def acknowledgement(self, number: int, /, **changes: Any) -> None:  # noqa: ANN401 - whichever field
         """Alter an answer that was written down."""
         self.world.acknowledgements[number] = replace(self.world.acknowledgements[number], **changes)
 
@@ -154,7 +154,7 @@ def _cancelled_only_in_the_store(town: _Town) -> None:
 
 def _cancellation_unfinished(town: _Town) -> None:
     town.world.ask(Operation.CANCEL_REDEMPTION, "m-1", town.kept)
-    town.world.answer(town.world.attempts[len(town.world.attempts)], 409)
+    town.world.answer(town.world.attempts[len(town.world.attempts)], 409, code="coupon-used")
     town.redemption(town.kept, status="cancelling")
 
 
@@ -199,9 +199,16 @@ def _server_error(town: _Town) -> None:
     town.acknowledgement(len(town.world.attempts), status=503)
 
 
+def _refused_for_an_unexpected_reason(town: _Town) -> None:
+    attempt = town.world.ask(Operation.REDEEM_REWARD, "m-1", REWARD, key="refused")
+    town.world.answer(attempt, 409, code="coupon-used")
+
+
 def _bad_request_accepted(town: _Town) -> None:
     number = len(town.world.attempts)
-    town.world.attempts[number] = replace(town.world.attempts[number], operation=Operation.BAD_REQUEST, expected=(422,))
+    town.world.attempts[number] = replace(
+        town.world.attempts[number], operation=Operation.BAD_REQUEST, expected=("422",)
+    )
 
 
 _BREAKS: list[Callable[[_Town], None]] = [
@@ -235,6 +242,7 @@ _BREAKS: list[Callable[[_Town], None]] = [
     _answer_lost,
     _answer_without_a_request,
     _server_error,
+    _refused_for_an_unexpected_reason,
     _bad_request_accepted,
 ]
 

@@ -22,8 +22,10 @@ def test_lines_are_read_back_as_written(tmp_path: Path) -> None:
     """Seed, attempts, failures and acknowledgements come back equal."""
     with Journal(tmp_path) as journal:
         journal.seeded(SEED)
-        first = journal.attempt(Operation.REDEEM_REWARD, "m-1", expected=(201, 409), target="rw-1", key="k")
-        second = journal.attempt(Operation.SEE_POINTS, "m-1", expected=(200,), repeats=None)
+        first = journal.attempt(
+            Operation.REDEEM_REWARD, "m-1", expected=("201", "409 sold-out"), target="rw-1", key="k"
+        )
+        second = journal.attempt(Operation.SEE_POINTS, "m-1", expected=("200",), repeats=None)
         journal.fail(second, "ReadError")
         answer = Acknowledgement(first.number, 201, None, {"redemption_id": "x"}, 0.25)
         journal.acknowledge(answer)
@@ -38,7 +40,7 @@ def test_line_is_on_file_when_the_call_returns(tmp_path: Path) -> None:
     """Nothing waits in a buffer of this process: the file has the line before the next statement runs."""
     with Journal(tmp_path) as journal:
         journal.seeded(SEED)
-        attempt = journal.attempt(Operation.SEE_POINTS, "m-1", expected=(200,))
+        attempt = journal.attempt(Operation.SEE_POINTS, "m-1", expected=("200",))
         assert read_journal(tmp_path).attempts == {1: attempt}
 
 
@@ -46,8 +48,8 @@ def test_last_line_cut_off_is_left_out(tmp_path: Path) -> None:
     """A line that a killed writer did not finish announces nothing."""
     with Journal(tmp_path) as journal:
         journal.seeded(SEED)
-        journal.attempt(Operation.SEE_POINTS, "m-1", expected=(200,))
-        journal.attempt(Operation.SEE_POINTS, "m-1", expected=(200,))
+        journal.attempt(Operation.SEE_POINTS, "m-1", expected=("200",))
+        journal.attempt(Operation.SEE_POINTS, "m-1", expected=("200",))
     path = tmp_path / ATTEMPTED
     path.write_bytes(path.read_bytes()[:-5])
     assert list(read_journal(tmp_path).attempts) == [1]

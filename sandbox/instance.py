@@ -1,0 +1,73 @@
+"""One running process of a service."""
+
+import asyncio
+import signal
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+
+import httpx
+
+from sandbox.servers import KeptProcess, ServerError
+
+_POLL_SECONDS = 0.05
+
+
+class Service(StrEnum):
+    """The services, by the name of their package."""
+
+    REWARD_STORE = "reward_store"
+    COUPON_API = "coupon_api"
+    COUPON_CONSUMER = "coupon_consumer"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A process of a service, with the addresses it answers on.
+
+    Attributes:
+        name: the service and a number, as its log lines have it.
+        service: which service it is one of.
+        process: the operating system's side of it.
+        base_url: where members reach it; None for one that serves nobody.
+        admin_url: where it tells about its health and its metrics.
+    """
+
+    name: str
+    service: Service
+    process: KeptProcess
+    base_url: str | None
+    admin_url: str
+
+    async def is_ready(self, client: httpx.AsyncClient) -> bool:
+        """Ask its readiness; one that does not answer within a second is not ready."""
+        try:
+            return (await client.get(f"{self.admin_url}/readyz", timeout=1.0)).status_code == httpx.codes.OK
+        except (httpx.HTTPError, OSError):
+            return False
+
+    async def wait_until_ready(self, client: httpx.AsyncClient, timeout_seconds: float) -> None:
+        """Wait until it says that it is ready.
+
+        Raises:
+            ServerError: it ended, or was not ready in time; the message names its log.
+        """
+        give_up_at = time.monotonic() + timeout_seconds
+        while not await self.is_ready(client):
+            if not self.process.is_running:
+                status = await self.process.wait(0)
+                raise ServerError(f"{self.name} ended with status {status} while starting; see {self.process.log}")
+            if time.monotonic() >= give_up_at:
+                raise ServerError(f"{self.name} is not ready after {timeout_seconds:g} s; see {self.process.log}")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def metrics(self, client: httpx.AsyncClient) -> str:
+        """Return its metrics as Prometheus reads them; empty when it does not answer."""
+        try:
+            return (await client.get(f"{self.admin_url}/metrics", timeout=1.0)).text
+        except (httpx.HTTPError, OSError):
+            return ""
+
+    async def stop(self, grace_seconds: float) -> int:
+        """Send SIGTERM, wait for its end, and return its status; one that takes longer is killed (status 137)."""
+        return await self.process.stop(signal.SIGTERM, grace_seconds=grace_seconds)

@@ -1,0 +1,259 @@
+"""The whole platform on this machine: servers, databases, secrets, and the services as real processes."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import httpx
+from pydantic import SecretStr
+
+from deploy.migrate import migrate
+from deploy.settings import MigrateSettings, Password
+from runtime.auth import sign_token
+from sandbox.instance import Instance, Service
+from sandbox.servers import KafkaServer, PostgresServer, Program, open_kafka, open_postgres, start_process
+from sandbox.servers.address import LOOPBACK, free_port
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTITIONS = 6
+TOKEN_SECRET = "token-secret"  # noqa: S105 - a file's name
+_ROLES = ("lp_owner", "reward_store", "coupon_api", "coupon_consumer")
+_READY_SECONDS = 60.0
+_GRACE_SECONDS = 30.0
+_BACKLOG = 1_024
+_OPERATOR_LIFETIME_SECONDS = 7 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """How one instance ended."""
+
+    name: str
+    status: int
+
+
+class System:
+    """Running servers, and the services that were started on them.
+
+    The instances of a service that serves HTTP share one listening socket, which belongs to this process: while one
+    instance is replaced by another, connections wait in it instead of being refused.
+    """
+
+    def __init__(self, directory: Path, postgres: PostgresServer, kafka: KafkaServer) -> None:
+        self.directory = directory
+        self.postgres = postgres
+        self.kafka = kafka
+        self.instances: list[Instance] = []
+        self.ended: list[Stopped] = []
+        self.client = httpx.AsyncClient(trust_env=False)
+        # In an embedded server everything is ours; in one that was named, each run gets names of its own.
+        run = "" if postgres.is_embedded and kafka.is_embedded else f"_{secrets.token_hex(4)}"
+        self.rewards_database = f"rewards{run}"
+        self.coupons_database = f"coupons{run}"
+        self.topic = f"coupon-events{run.replace('_', '-')}"
+        self._listeners: dict[Service, socket.socket] = {}
+        self._counts: Counter[Service] = Counter()
+
+    @property
+    def rewards_url(self) -> str:
+        """The database `rewards`, for the superuser."""
+        return self.postgres.url(self.rewards_database)
+
+    @property
+    def coupons_url(self) -> str:
+        """The database `coupons`, for the superuser."""
+        return self.postgres.url(self.coupons_database)
+
+    def base_url(self, service: Service) -> str:
+        """Return the address on which members reach a service."""
+        return f"http://{LOOPBACK}:{self._listeners[service].getsockname()[1]}"
+
+    def token(self, subject: str, *, is_operator: bool = False, lifetime_seconds: int = 86_400) -> str:
+        """Return a bearer token that the services accept."""
+        secret = self._file(TOKEN_SECRET).read_text()
+        return sign_token(subject, "operator" if is_operator else "member", secret, lifetime_seconds=lifetime_seconds)
+
+    async def prepare(self) -> None:
+        """Make the secrets, the databases with their roles and schemas, the topic and the listening sockets."""
+        self._file("").mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._write(TOKEN_SECRET, secrets.token_urlsafe(48))
+        for role in _ROLES:
+            self._write(f"{role}-password", secrets.token_urlsafe(24))
+        self._write(
+            "operator-token", self.token("reward-store", is_operator=True, lifetime_seconds=_OPERATOR_LIFETIME_SECONDS)
+        )
+        for service in (Service.REWARD_STORE, Service.COUPON_API):
+            self._listeners[service] = _listen()
+        await migrate(self._migrate_settings())
+        await self.kafka.create_topic(self.topic, partitions=PARTITIONS)
+
+    async def start(self, service: Service, environment: Mapping[str, str] | None = None) -> Instance:
+        """Start one more instance of a service and wait until it is ready.
+
+        Args:
+            service: which one.
+            environment: settings on top of the ones that every instance gets; tests arm crash points by them.
+
+        Raises:
+            ServerError: it ended, or was not ready within 60 s.
+        """
+        instance = await self.launch(service, environment)
+        await instance.wait_until_ready(self.client, _READY_SECONDS)
+        return instance
+
+    async def launch(self, service: Service, environment: Mapping[str, str] | None = None) -> Instance:
+        """Start one more instance of a service without waiting for its readiness."""
+        self._counts[service] += 1
+        name = f"{service}-{self._counts[service]}"
+        admin_port = free_port()
+        listener = self._listeners.get(service)
+        settings = self._settings(service) | {"INSTANCE": name, "ADMIN__PORT": str(admin_port)}
+        process = await start_process(
+            Program(
+                name=name,
+                command=[sys.executable, "-m", f"services.{service}"],
+                log=self.directory / f"{name}.log",
+                directory=ROOT,
+                environment=_inherited()
+                | {f"{service.upper()}_{key}": value for key, value in settings.items()}
+                | dict(environment or {}),
+                grace_seconds=_GRACE_SECONDS,
+                pass_descriptors=() if listener is None else (listener.fileno(),),
+            )
+        )
+        base_url = None if listener is None else self.base_url(service)
+        instance = Instance(name, service, process, base_url, f"http://{LOOPBACK}:{admin_port}")
+        self.instances.append(instance)
+        return instance
+
+    async def replace(self, old: Instance) -> Instance:
+        """Do a rolling restart of one instance: start the new one, wait until it is ready, then SIGTERM the old one.
+
+        Raises:
+            ServerError: the new one did not become ready; the old one goes on.
+        """
+        new = await self.start(old.service)
+        await self.stop(old)
+        return new
+
+    async def stop(self, instance: Instance) -> Stopped:
+        """Stop one instance in order and note how it ended."""
+        status = await instance.stop(_GRACE_SECONDS)
+        instance.process.release()
+        self.instances.remove(instance)
+        self.ended.append(Stopped(instance.name, status))
+        return self.ended[-1]
+
+    async def stop_services(self) -> None:
+        """Stop all instances: those first that put things on their way, then those that receive them."""
+        for service in (Service.REWARD_STORE, Service.COUPON_CONSUMER, Service.COUPON_API):
+            mine = [instance for instance in self.instances if instance.service is service]
+            await asyncio.gather(*(self.stop(instance) for instance in mine))
+
+    async def aclose(self) -> None:
+        """Stop what still runs and close the listening sockets."""
+        try:
+            await self.stop_services()
+        finally:
+            for instance in self.instances:
+                instance.process.release()
+            for listener in self._listeners.values():
+                listener.close()
+            await self.client.aclose()
+        if not self.postgres.is_embedded:
+            await self.postgres.drop_database(self.rewards_database)
+            await self.postgres.drop_database(self.coupons_database)
+        if not self.kafka.is_embedded:
+            await self.kafka.delete_topic(self.topic)
+
+    def _settings(self, service: Service) -> dict[str, str]:
+        """Return the settings that every instance of a service gets, without their prefix."""
+        database = self.rewards_database if service is Service.REWARD_STORE else self.coupons_database
+        settings = {
+            "LOG_FORMAT": "json",
+            "POSTGRES__HOST": self.postgres.host,
+            "POSTGRES__PORT": str(self.postgres.port),
+            "POSTGRES__DATABASE": database,
+            "POSTGRES__USER": service.value,
+            "POSTGRES__PASSWORD_FILE": str(self._file(f"{service}-password")),
+        }
+        if service is not Service.COUPON_API:
+            settings["KAFKA__BOOTSTRAP"] = self.kafka.bootstrap
+        if service is Service.COUPON_CONSUMER:
+            # The embedded broker lets every join take half of the session's timeout.
+            settings["CONSUMER__SESSION_TIMEOUT_SECONDS"] = "6"
+            settings["CONSUMER__TOPIC"] = self.topic
+        else:
+            settings["AUTH__SECRET_FILE"] = str(self._file(TOKEN_SECRET))
+            settings["HTTP__LISTEN_FD"] = str(self._listeners[service].fileno())
+        if service is Service.REWARD_STORE:
+            settings["COUPON_API__URLS"] = self.base_url(Service.COUPON_API)
+            settings["RELAY__TOPIC"] = self.topic
+            settings["COUPON_API__TOKEN_FILE"] = str(self._file("operator-token"))
+        return settings
+
+    def _migrate_settings(self) -> MigrateSettings:
+        server = urlsplit(self.postgres.superuser_url)
+        return MigrateSettings(
+            host=self.postgres.host,
+            port=self.postgres.port,
+            user=unquote(server.username or "postgres"),
+            password=Password(value=SecretStr(unquote(server.password))) if server.password else None,
+            lp_owner_password=Password(file=self._file("lp_owner-password")),
+            reward_store_password=Password(file=self._file("reward_store-password")),
+            coupon_api_password=Password(file=self._file("coupon_api-password")),
+            coupon_consumer_password=Password(file=self._file("coupon_consumer-password")),
+            rewards_database=self.rewards_database,
+            coupons_database=self.coupons_database,
+        )
+
+    def _file(self, name: str) -> Path:
+        return self.directory / "secrets" / name
+
+    def _write(self, name: str, content: str) -> None:
+        path = self._file(name)
+        path.touch(mode=0o600)
+        path.write_text(content)
+
+
+def _listen() -> socket.socket:
+    listener = socket.create_server((LOOPBACK, free_port()), backlog=_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def _inherited() -> dict[str, str]:
+    """Return this process's environment without any setting of a service, which would be meant for another one."""
+    prefixes = tuple(f"{service.upper()}_" for service in Service)
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+
+
+@contextlib.asynccontextmanager
+async def open_system(directory: Path, *, fsync: bool = False) -> AsyncIterator[System]:
+    """Start both servers, make databases, topic and secrets, and stop everything on leaving.
+
+    No service runs yet: see `System.start`. Everything ends with this process, however it ends.
+
+    Args:
+        directory: where logs and secrets go.
+        fsync: as in `open_postgres`.
+
+    Raises:
+        ServerUnavailableError: there is no server for this machine.
+        ServerError: a server did not start.
+    """
+    async with open_postgres(fsync=fsync) as postgres, open_kafka() as kafka:
+        system = System(directory, postgres, kafka)
+        try:
+            await system.prepare()
+            yield system
+        finally:
+            await system.aclose()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVarTuple
 
-from patterns._budget import LIMIT, budget, pay
+from patterns._budget import pay
 from patterns.channel import Channel
 from patterns.context import Context, background
 from patterns.errors import EndOfChannel, WouldBlock
@@ -110,9 +110,7 @@ class ErrorGroup:
         """
         self._refuse_when_over()
         if self._slots is None:
-            if budget.spent >= LIMIT:
-                await pay()
-            budget.spent += 1
+            await pay()
         else:
             try:
                 await self._slots.receive()

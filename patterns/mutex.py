@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from patterns._budget import LIMIT, budget, pay
+from patterns._budget import pay
 from patterns.errors import DeadlockError, NotLockedError
 
 _Task = asyncio.Task[Any]  # Any: a task's result is of no interest here
@@ -73,13 +73,11 @@ class RWMutex:
         )
 
     async def _acquire(self, *, is_writer: bool) -> None:
-        if budget.spent >= LIMIT:
-            await pay()
+        await pay()
         task = _current_task()
         if self._is_held_by(task):
             raise DeadlockError(f"task {task.get_name()!r} holds this mutex already and would wait for itself")
         if not self._queue and self._admit(task, is_writer=is_writer):
-            budget.spent += 1
             return
         turn = _Turn(task, asyncio.get_running_loop().create_future(), is_writer)
         self._queue.append(turn)
@@ -142,11 +140,9 @@ class Mutex:
         Raises:
             DeadlockError: This task holds the mutex already.
         """
-        if budget.spent >= LIMIT:
-            await pay()
+        await pay()
         task = _current_task()
         if self.try_lock():
-            budget.spent += 1
             return
         if self._owner is task:
             raise DeadlockError(f"task {task.get_name()!r} holds this mutex already and would wait for itself")

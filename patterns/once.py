@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Literal, TypeVar, cast, overload
 
-from patterns._budget import LIMIT, budget, pay
+from patterns._budget import pay
 from patterns.errors import DeadlockError
 
 T = TypeVar("T")
@@ -45,9 +45,7 @@ class _Gate(Generic[T]):
         self._traceback: TracebackType | None = None
 
     async def pass_through(self, fn: Callable[[], Awaitable[T] | T]) -> T:
-        if budget.spent >= LIMIT:
-            await pay()
-        budget.spent += 1
+        await pay()
         while not self._is_settled():
             waiter = self._join(asyncio.current_task())
             if waiter is None:

@@ -10,9 +10,9 @@ import inspect
 import weakref
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVarTuple
+from typing import Any, TypeVarTuple, cast
 
-from patterns._budget import LIMIT, budget, pay
+from patterns._budget import pay
 from patterns._waiter import Signal, TaskWaiter, matching
 from patterns.errors import WaitGroupMisuseError
 
@@ -92,8 +92,7 @@ class WaitGroup:
             ExceptionGroup: All exceptions of the `go` functions since the last round, when the last function has ended.
                 Every wait of the same round raises them. If nobody waits, asyncio reports each as never retrieved.
         """
-        if budget.spent >= LIMIT:
-            await pay()
+        await pay()
         waiter = TaskWaiter()
         with matching:
             is_waiting = self._count > 0
@@ -103,8 +102,6 @@ class WaitGroup:
                 self._unstarted.update(filter(_has_not_begun, asyncio.all_tasks()))
         if is_waiting:
             await self._return_of(waiter)
-        else:
-            budget.spent += 1
         self._was_used = False
         self._is_reported = True
         if self._failed:
@@ -142,8 +139,8 @@ class WaitGroup:
         except asyncio.CancelledError:
             raise
         except BaseException:
-            if task := asyncio.current_task():
-                self._failed.append(task)  # its exception is fetched by wait, or else reported by asyncio
+            # Its exception is fetched by wait, or else reported by asyncio.
+            self._failed.append(cast("_Task", asyncio.current_task()))
             raise
 
     def _end(self, task: _Task) -> None:

@@ -31,6 +31,7 @@ from runtime.problem import Problem, overloaded
 from runtime.settings import HttpSettings
 
 PIPELINE_MAX: Final = 16
+REQUEST_LINE_REST: Final = 64
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -86,6 +87,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.deadline = math.inf
         self.write_deadline = math.inf
         self.quiet_since = 0.0
+        self._begun = 0
         self._fed = 0
         self._header_bytes = 0
         self._hosts = 0
@@ -152,7 +154,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Feed the parser; input after a refusal, or after the last request we will answer, is read and dropped."""
         if self._is_deaf:
             return
-        was_in_header = self.phase is Phase.HEADER
+        is_one_message = self.phase in (Phase.FRESH, Phase.IDLE, Phase.HEADER)
+        self._begun = 0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -161,9 +164,10 @@ class HttpProtocol(HttpToolsProtocol):
             if not self._is_deaf:
                 self.refuse(Problem(400, "bad-request"), "malformed")
         else:
-            if was_in_header and self.phase is Phase.HEADER:
+            if self.phase is Phase.HEADER and is_one_message and self._begun <= 1:
+                # The parser hands over whole lines; what it holds of an unfinished one is only seen here.
                 self._fed += len(data)
-                if self._fed > self._limits.header_bytes_max + self._limits.target_bytes_max:
+                if self._fed > self._limits.header_bytes_max + len(self.url) + REQUEST_LINE_REST:
                     self.refuse(Problem(431, "headers-too-large"), "header_bytes")
 
     def _upgrade(self) -> None:
@@ -179,6 +183,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Start the clock of a request's header."""
         super().on_message_begin()
+        self._begun += 1
         self._fed = self._header_bytes = self._hosts = 0
         self._body_bytes = self._content_length = 0
         self._body_parts.clear()
@@ -223,6 +228,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse_parsing(Problem(400, "bad-request", "Exactly one Host header is needed."), "malformed")
         if self._content_length > self._limits.body_bytes_max:
             self._refuse_parsing(Problem(413, "body-too-large"), "body_bytes")
+        if not self.url.startswith((b"/", b"http://", b"https://")):
+            self._refuse_parsing(Problem(400, "bad-request"), "malformed")
         url = httptools.parse_url(self.url)
         path = (url.path or b"/").decode("ascii")
         scope["raw_path"] = path.encode("ascii")

@@ -13,9 +13,9 @@ import contextvars
 import socket
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Final
+from typing import Any, Final, cast
 
-from uvicorn._types import ASGI3Application
+from starlette.types import ASGIApp
 from uvicorn.config import Config
 
 from patterns.channel import Channel
@@ -70,14 +70,12 @@ class HttpServer:
         websockets: "none", or "auto" to serve them with the library uvicorn finds.
     """
 
-    def __init__(
-        self, app: ASGI3Application, settings: HttpSettings, health: Health, *, websockets: str = "none"
-    ) -> None:
+    def __init__(self, app: ASGIApp, settings: HttpSettings, health: Health, *, websockets: str = "none") -> None:
         self._is_accepting = asyncio.Event()
         self._settings = settings
         self._health = health
         self._config = Config(
-            app,
+            cast("Any", app),  # uvicorn and starlette type the same ASGI application differently
             http=HttpProtocol,
             ws=websockets,
             loop="none",
@@ -241,6 +239,11 @@ class HttpServer:
             connection.transport.abort()
         for task in tuple(self._state.tasks):
             task.cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait, at most half a second, until what `close` ended is gone."""
+        if self._serving is not None:
+            await asyncio.wait([self._serving, *self._state.tasks], timeout=UNWIND_SECONDS)
 
 
 def _report(server_errors: Channel[BaseException], error: BaseException) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Generic, NoReturn, TypeVar
 
 from fastapi import Depends
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 
 from runtime.problem import FieldError, Problem, unprocessable
@@ -22,21 +23,29 @@ from runtime.problem import FieldError, Problem, unprocessable
 BODY_BYTES_MAX: Final = 65_536
 DEPTH_MAX: Final = 16
 _MEDIA_TYPE: Final = re.compile(r'application/json[ \t]*(;[ \t]*charset[ \t]*=[ \t]*"?utf-8"?[ \t]*)?', re.IGNORECASE)
-_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_TIME: Final = re.compile(r"2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _check_time(value: object) -> object:
-    if isinstance(value, str) and not _TIME.fullmatch(value):
-        raise ValueError("not RFC 3339 with an offset")
+def _parse_time(value: object) -> object:
+    # Parsed here, since a strict datetime behind a validator takes no text; a number stays one, and is refused.
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value) if _TIME.fullmatch(value) else _no_time()
+        except ValueError:
+            _no_time()
     return value
 
 
+def _no_time() -> NoReturn:
+    raise PydanticCustomError("timestamp", "not RFC 3339 with an offset, from 2000 to 2999")
+
+
 Timestamp = Annotated[
-    datetime, AwareDatetime, BeforeValidator(_check_time), Field(json_schema_extra={"pattern": f"^{_TIME.pattern}$"})
+    AwareDatetime, BeforeValidator(_parse_time), Field(json_schema_extra={"pattern": f"^{_TIME.pattern}$"})
 ]
-"""The one time format: RFC 3339, `T` between date and time, an offset or Z, at most microseconds."""
+"""The one time format: RFC 3339, `T` between date and time, an offset or Z, at most microseconds, from 2000 to 2999."""
 
 
 class Body(BaseModel):

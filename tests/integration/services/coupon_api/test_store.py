@@ -77,12 +77,12 @@ class TestPostgresCouponStore(CouponStoreContract):
 
 async def test_key_in_another_s_hands_is_in_progress_until_that_ends(world: PostgresWorld) -> None:
     """While a transaction holds the key the order is refused; when it is gone without an answer, the order is done."""
-    transaction = world.administrator.transaction()
-    await transaction.start()
-    assert await claim_key(world.administrator, some_key()) is None
-    with pytest.raises(RequestInProgressError):
-        await world.store.issue_coupon(some_order(), some_key())
-    await transaction.rollback()
+    async with world.pool.acquire() as connection:
+        await connection.execute("begin")
+        assert await claim_key(connection, some_key()) is None
+        with pytest.raises(RequestInProgressError):
+            await world.store.issue_coupon(some_order(), some_key())
+        await connection.execute("rollback")
 
     assert (await world.store.issue_coupon(some_order(), some_key())).status == 201
 
@@ -222,5 +222,7 @@ async def test_claim_is_only_for_the_key_it_names(world: PostgresWorld) -> None:
     ]
 
     assert len({key.lock_number() for key in keys}) == len(keys)
-    async with world.administrator.transaction():
-        assert [await claim_key(world.administrator, key) for key in keys] == [None] * 4
+    async with world.pool.acquire() as connection:
+        await connection.execute("begin")
+        assert [await claim_key(connection, key) for key in keys] == [None] * 4
+        await connection.execute("rollback")

@@ -24,7 +24,7 @@ from sandbox.servers.address import LOOPBACK, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTITIONS = 6
-TOKEN_SECRET = "token-secret"  # noqa: S105 - a file's name
+_TOKEN_SECRET = "token-secret"  # noqa: S105 - a file's name
 _ROLES = ("lp_owner", "reward_store", "coupon_api", "coupon_consumer")
 _READY_SECONDS = 60.0
 _GRACE_SECONDS = 30.0
@@ -78,13 +78,13 @@ class System:
 
     def token(self, subject: str, *, is_operator: bool = False, lifetime_seconds: int = 86_400) -> str:
         """Return a bearer token that the services accept."""
-        secret = self._file(TOKEN_SECRET).read_text()
+        secret = secret_file(self.directory).read_text()
         return sign_token(subject, "operator" if is_operator else "member", secret, lifetime_seconds=lifetime_seconds)
 
     async def prepare(self) -> None:
         """Make the secrets, the databases with their roles and schemas, the topic and the listening sockets."""
         self._file("").mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._write(TOKEN_SECRET, secrets.token_urlsafe(48))
+        self._write(_TOKEN_SECRET, secrets.token_urlsafe(48))
         for role in _ROLES:
             self._write(f"{role}-password", secrets.token_urlsafe(24))
         self._write(
@@ -191,8 +191,9 @@ class System:
             # The embedded broker lets every join take half of the session's timeout.
             settings["CONSUMER__SESSION_TIMEOUT_SECONDS"] = "6"
             settings["CONSUMER__TOPIC"] = self.topic
+            settings["CHECK_SECONDS"] = "1"
         else:
-            settings["AUTH__SECRET_FILE"] = str(self._file(TOKEN_SECRET))
+            settings["AUTH__SECRET_FILE"] = str(secret_file(self.directory))
             settings["HTTP__LISTEN_FD"] = str(self._listeners[service].fileno())
         if service is Service.REWARD_STORE:
             settings["COUPON_API__URLS"] = self.base_url(Service.COUPON_API)
@@ -222,6 +223,11 @@ class System:
         path = self._file(name)
         path.touch(mode=0o600)
         path.write_text(content)
+
+
+def secret_file(directory: Path) -> Path:
+    """Return the file with the secret that the tokens of a system in this directory are signed with."""
+    return directory / "secrets" / _TOKEN_SECRET
 
 
 def _listen() -> socket.socket:

@@ -1,0 +1,132 @@
+"""What can be seen of the running system from outside."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import asyncpg
+from prometheus_client.parser import text_string_to_metric_families
+
+from sandbox.instance import Service
+from sandbox.system import System
+from sandbox.traffic import Traffic, TrafficStatistics
+
+_TIMEOUT_SECONDS = 10.0
+_LAG = "lp_consumer_lag_records"
+
+_REWARDS = """
+select (select count(*) from outbox where published_at is null) as backlog,
+       (select count(*) from redemptions) as redemptions,
+       (select count(*) from redemptions where status = 'cancelling') as cancelling
+"""
+_COUPONS = """
+select (select count(*) from coupons) as coupons,
+       (select count(*) from dead_letters) as dead_letters
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The state of everything at one moment.
+
+    Attributes:
+        seconds: since the observer began.
+        rate: requests a second since the last observation.
+        traffic: what the members asked for and got.
+        backlog: events that wait to be published.
+        redemptions: redemptions stored.
+        cancelling: cancellations under way.
+        lag: records that wait to be consumed; None where no consumer tells.
+        coupons: coupons stored.
+        dead_letters: records put aside.
+        instances: each running instance, and whether it is ready.
+    """
+
+    seconds: float
+    rate: float
+    traffic: TrafficStatistics
+    backlog: int
+    redemptions: int
+    cancelling: int
+    lag: int | None
+    coupons: int
+    dead_letters: int
+    instances: Mapping[str, bool]
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing is on its way any more."""
+        arrived = self.coupons + self.dead_letters
+        return self.backlog == 0 and self.cancelling == 0 and arrived >= self.redemptions
+
+
+class Observer:
+    """Look at the traffic, both databases and the metrics of the consumers, on connections of its own."""
+
+    def __init__(
+        self,
+        system: System,
+        traffic: Traffic,
+        rewards: "asyncpg.Connection[asyncpg.Record]",
+        coupons: "asyncpg.Connection[asyncpg.Record]",
+    ) -> None:
+        self._system = system
+        self._traffic = traffic
+        self._rewards = rewards
+        self._coupons = coupons
+        self._began_at = self._looked_at = time.monotonic()
+        self._requests = 0
+
+    async def look(self) -> Observation:
+        """Take one look."""
+        now = time.monotonic()
+        traffic = self._traffic.statistics()
+        rate = (traffic.requests - self._requests) / max(now - self._looked_at, 1e-9)
+        self._requests, self._looked_at = traffic.requests, now
+        rewards = await self._rewards.fetchrow(_REWARDS)
+        coupons = await self._coupons.fetchrow(_COUPONS)
+        if rewards is None or coupons is None:
+            raise AssertionError("a query without a condition returns its row")
+        instances = list(self._system.instances)
+        ready = await asyncio.gather(*(instance.is_ready(self._system.client) for instance in instances))
+        return Observation(
+            seconds=now - self._began_at,
+            rate=rate,
+            traffic=traffic,
+            backlog=rewards["backlog"],
+            redemptions=rewards["redemptions"],
+            cancelling=rewards["cancelling"],
+            lag=await self._lag(),
+            coupons=coupons["coupons"],
+            dead_letters=coupons["dead_letters"],
+            instances={instance.name: is_ready for instance, is_ready in zip(instances, ready, strict=True)},
+        )
+
+    async def _lag(self) -> int | None:
+        consumers = [one for one in self._system.instances if one.service is Service.COUPON_CONSUMER]
+        texts = await asyncio.gather(*(consumer.metrics(self._system.client) for consumer in consumers))
+        samples = [
+            sample.value
+            for text in texts
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == _LAG and sample.value == sample.value
+        ]
+        return int(sum(samples)) if samples else None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._rewards.close()
+        await self._coupons.close()
+
+
+async def open_observer(system: System, traffic: Traffic) -> Observer:
+    """Connect to both databases."""
+    rewards = await asyncpg.connect(system.rewards_url, timeout=_TIMEOUT_SECONDS, command_timeout=_TIMEOUT_SECONDS)
+    try:
+        coupons = await asyncpg.connect(system.coupons_url, timeout=_TIMEOUT_SECONDS, command_timeout=_TIMEOUT_SECONDS)
+    except BaseException:
+        await rewards.close()
+        raise
+    return Observer(system, traffic, rewards, coupons)

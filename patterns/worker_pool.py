@@ -18,7 +18,7 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class JobResult(Generic[J, R]):
     """A job with what its function returned or raised."""
 

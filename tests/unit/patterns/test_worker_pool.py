@@ -1,0 +1,425 @@
+"""WorkerPool."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patterns.bubble import bubble, wait_idle
+from patterns.errors import ChannelClosedError
+from patterns.worker_pool import JobResult, WorkerPool, WorkerPoolStatistics
+from tests.support.shuffling_loop import run_shuffled
+
+
+async def square_after(number: int) -> int:
+    """Take `number` seconds; fail for 3."""
+    await asyncio.sleep(number)
+    if number == 3:
+        raise ValueError("three")
+    return number * number
+
+
+async def read_all(pool: WorkerPool[int, int]) -> list[JobResult[int, int]]:
+    """Read results until there are no more."""
+    return [result async for result in pool]
+
+
+def test_results_and_errors_come_out_for_every_job() -> None:
+    """Each job gives one result that carries it, in the order of ending; an error does not end its worker."""
+
+    async def main() -> None:
+        async with WorkerPool(square_after, 2) as pool:
+            for number in (4, 3, 1, 2):
+                await pool.submit(number)
+            pool.close()
+            results = await read_all(pool)
+        assert [result.job for result in results] == [3, 4, 1, 2]
+        assert [result.value for result in results] == [None, 16, 1, 4]
+        assert str(results[0].error) == "three"
+        assert [result.error for result in results[1:]] == [None] * 3
+        assert pool.statistics() == WorkerPoolStatistics(
+            workers=0, queued=0, running=0, succeeded=3, failed=1, unread=0
+        )
+
+    bubble(main)
+
+
+def test_unwrap_gives_the_value_or_raises_the_error() -> None:
+    """A result is read as a call would have been."""
+    assert JobResult(1, value=0).unwrap() == 0
+    with pytest.raises(ValueError, match="bad"):
+        JobResult[int, int](1, error=ValueError("bad")).unwrap()
+
+
+def test_at_most_the_given_number_of_jobs_run_at_once() -> None:
+    """In 100 interleavings of 30 jobs on 4 workers never more than four run, and four do."""
+
+    async def main() -> int:
+        running = most = 0
+
+        async def work(_: int) -> int:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0)
+            running -= 1
+            return 0
+
+        async with WorkerPool(work, 4, capacity=30) as pool:
+            for number in range(30):
+                await pool.submit(number)
+            pool.close()
+            assert len(await read_all(pool)) == 30
+        return most
+
+    assert set(run_shuffled(main)) == {4}
+
+
+def test_full_queue_makes_submit_wait() -> None:
+    """With one worker and a queue of two, the fourth submit waits until the first job has ended."""
+
+    async def main() -> float:
+        async with WorkerPool(square_after, 1, capacity=2) as pool:
+            for _ in range(3):
+                await pool.submit(5)
+                await wait_idle()
+            assert pool.statistics() == WorkerPoolStatistics(
+                workers=1, queued=2, running=1, succeeded=0, failed=0, unread=0
+            )
+            await pool.submit(5)
+            return asyncio.get_running_loop().time()
+
+    assert bubble(main) == 5
+
+
+def test_unread_results_make_the_workers_wait() -> None:
+    """Nobody reads: two workers and a capacity of one stop after three results, and go on when somebody does."""
+
+    async def main() -> None:
+        async with WorkerPool(square_after, 2, capacity=1) as pool:
+            feeder = asyncio.create_task(feed(pool))
+            await asyncio.sleep(100)
+            assert pool.statistics() == WorkerPoolStatistics(
+                workers=2, queued=1, running=0, succeeded=3, failed=0, unread=3
+            )
+            assert not feeder.done()
+            assert len(await read_all(pool)) == 10
+            await feeder
+
+    async def feed(pool: WorkerPool[int, int]) -> None:
+        for _ in range(10):
+            await pool.submit(1)
+        pool.close()
+
+    bubble(main)
+
+
+def test_capacity_of_zero_hands_jobs_over_directly() -> None:
+    """Without a queue a submit lasts until a worker has the job."""
+
+    async def main() -> float:
+        async with WorkerPool(square_after, 1, capacity=0) as pool:
+            await pool.submit(5)
+            await pool.submit(1)
+            return asyncio.get_running_loop().time()
+
+    assert bubble(main) == 5
+
+
+def test_closed_pool_accepts_nothing_and_finishes_what_it_accepted() -> None:
+    """After close submit raises, also one that waits, and each accepted job still has its result."""
+
+    async def main() -> None:
+        async with WorkerPool(square_after, 1, capacity=1) as pool:
+            await pool.submit(5)
+            await wait_idle()
+            await pool.submit(1)
+            waiting = asyncio.create_task(pool.submit(2))
+            await wait_idle()
+            pool.close()
+            pool.close()
+            with pytest.raises(ChannelClosedError):
+                await pool.submit(4)
+            with pytest.raises(ChannelClosedError):
+                await waiting
+            assert [result.job for result in await read_all(pool)] == [5, 1]
+
+    bubble(main)
+
+
+def test_pool_closed_before_any_job_has_no_results() -> None:
+    """Reading a pool that was closed unused ends at once, and it accepts nothing."""
+
+    async def main() -> None:
+        pool = WorkerPool(square_after, 2)
+        pool.close()
+        assert await read_all(pool) == []
+        with pytest.raises(ChannelClosedError):
+            await pool.submit(1)
+
+    bubble(main)
+
+
+def test_leaving_the_block_finishes_the_jobs_and_raises_unread_errors() -> None:
+    """Whoever reads no results still learns of the failures, after all jobs have ended."""
+
+    async def main() -> None:
+        with pytest.raises(ExceptionGroup, match="2 jobs") as caught:  # noqa: PT012  # the block is what is tested
+            async with WorkerPool(square_after, 2, capacity=9) as pool:
+                for number in (1, 3, 5, 3):
+                    await pool.submit(number)
+        assert [str(error) for error in caught.value.exceptions] == ["three", "three"]
+        assert asyncio.get_running_loop().time() == 6
+        assert pool.statistics().succeeded == 2
+
+    bubble(main)
+
+
+def test_leaving_the_block_by_an_error_cancels_the_jobs() -> None:
+    """An error in the body ends the pool at once, waits for the jobs' clean-up, and goes on."""
+
+    async def main() -> None:
+        cleaned: list[int] = []
+
+        async def work(number: int) -> int:
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(1)
+                cleaned.append(number)
+            return number
+
+        with pytest.raises(LookupError, match="body"):  # noqa: PT012  # the block is what is tested
+            async with WorkerPool(work, 2) as pool:
+                for number in range(4):
+                    await pool.submit(number)
+                await asyncio.sleep(1)
+                raise LookupError("body")
+        assert sorted(cleaned) == [0, 1]
+        assert asyncio.get_running_loop().time() == 2
+        assert pool.statistics() == WorkerPoolStatistics(
+            workers=0, queued=0, running=0, succeeded=0, failed=4, unread=4
+        )
+
+    bubble(main)
+
+
+@pytest.mark.parametrize("cancels", [1, 2])
+def test_cancel_while_leaving_ends_the_jobs_and_is_raised(cancels: int) -> None:
+    """A cancel that comes when the pool waits for its jobs, or even for their clean-up, is not swallowed."""
+
+    async def main() -> None:
+        cleaned: list[int] = []
+
+        async def work(number: int) -> int:
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(5)
+                cleaned.append(number)
+            return number
+
+        async def own() -> None:
+            async with WorkerPool(work, 1) as pool:
+                await pool.submit(1)
+                await asyncio.sleep(1)
+
+        task = asyncio.create_task(own())
+        for _ in range(cancels):
+            await asyncio.sleep(2)
+            task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+        assert cleaned == [1]
+        assert asyncio.get_running_loop().time() == 7
+
+    bubble(main)
+
+
+def workers_of(pool: WorkerPool[int, int]) -> list[asyncio.Task[None]]:
+    """Return the pool's tasks, for a test that attacks them."""
+    return list(pool._workers)
+
+
+def test_cancelled_worker_gives_its_job_a_result_and_others_go_on() -> None:
+    """A worker that is cancelled from outside reports its job as cancelled; the rest of the pool does the rest."""
+
+    async def main() -> None:
+        async with WorkerPool(square_after, 2, capacity=9) as pool:
+            for number in (5, 6, 1, 2):
+                await pool.submit(number)
+            await wait_idle()
+            workers_of(pool)[0].cancel()
+            await wait_idle()
+            pool.close()
+            results = await read_all(pool)
+            assert Counter(result.job for result in results) == Counter([5, 6, 1, 2])
+            assert [type(result.error) for result in results if result.error] == [asyncio.CancelledError]
+
+    bubble(main)
+
+
+def test_pool_without_workers_answers_for_the_queue_and_closes() -> None:
+    """When the last worker was cancelled the queued jobs come out as cancelled, and whoever feeds is told, not hung."""
+
+    async def main() -> None:
+        pool = WorkerPool(square_after, 2, capacity=3)
+        for _ in range(5):
+            await pool.submit(50)
+            await wait_idle()
+        feeder = asyncio.create_task(pool.submit(50))
+        await wait_idle()
+        for worker in workers_of(pool):
+            worker.cancel()
+        results = await read_all(pool)
+        assert [type(result.error) for result in results] == [asyncio.CancelledError] * 5
+        with pytest.raises(ChannelClosedError):
+            await feeder
+
+    bubble(main)
+
+
+def test_workers_cancelled_before_they_began_do_not_hang_the_pool() -> None:
+    """Even workers that never ran a step leave no accepted job without a result."""
+
+    async def main() -> None:
+        pool = WorkerPool(square_after, 2)
+        await pool.submit(1)
+        for worker in workers_of(pool):
+            worker.cancel()
+        assert [type(result.error) for result in await read_all(pool)] == [asyncio.CancelledError]
+
+    bubble(main)
+
+
+def test_function_that_is_cancelled_by_what_it_awaits_fails_alone() -> None:
+    """A CancelledError that nobody aimed at the worker is the job's error, and the worker goes on."""
+
+    async def main() -> None:
+        async def work(number: int) -> int:
+            if number == 0:
+                other = asyncio.get_running_loop().create_future()
+                other.cancel()
+                await other
+            return number
+
+        async with WorkerPool(work, 1) as pool:
+            await pool.submit(0)
+            await pool.submit(1)
+            pool.close()
+            first, second = await read_all(pool)
+        assert isinstance(first.error, asyncio.CancelledError)
+        assert second.unwrap() == 1
+
+    bubble(main)
+
+
+def test_exit_of_the_process_in_a_job_is_not_held_up() -> None:
+    """SystemExit in a job is its result and still ends the program."""
+
+    async def leave(_: int) -> int:
+        raise SystemExit(3)
+
+    results: list[JobResult[int, int]] = []
+
+    async def main() -> None:
+        pool = WorkerPool(leave, 1)
+        await pool.submit(1)
+        try:
+            await asyncio.sleep(10)
+        finally:
+            results.extend(await read_all(pool))
+
+    with pytest.raises(SystemExit):
+        bubble(main)
+    assert [type(result.error) for result in results] == [SystemExit]
+
+
+@pytest.mark.parametrize(("workers", "capacity", "name"), [(0, None, "workers"), (1, -1, "capacity")])
+def test_wrong_argument_is_named(workers: int, capacity: int | None, name: str) -> None:
+    """Too few workers and a negative capacity are refused."""
+    with pytest.raises(ValueError, match=name):
+        WorkerPool(square_after, workers, capacity)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run of a pool: its shape, how each job ends and after how many steps, and when workers are cancelled."""
+
+    workers: int
+    capacity: int
+    jobs: list[tuple[str, int]]
+    worker_cancels: list[int]
+    seed: int
+
+
+PLANS = st.builds(
+    Plan,
+    workers=st.integers(1, 4),
+    capacity=st.integers(0, 4),
+    jobs=st.lists(st.tuples(st.sampled_from(["value", "error", "cancel", "hidden"]), st.integers(0, 4)), max_size=15),
+    worker_cancels=st.lists(st.integers(0, 12), max_size=4),
+    seed=st.integers(0, 2**16),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(PLANS)
+def test_every_accepted_job_has_one_result_whatever_fails_or_is_cancelled(plan: Plan) -> None:
+    """For any pool, jobs, failures, cancels and interleaving: accepted jobs = results, at most n at once, no hang."""
+
+    async def main() -> None:
+        running = 0
+
+        async def work(job: int) -> int:
+            nonlocal running
+            running += 1
+            assert running <= plan.workers
+            how, steps = plan.jobs[job]
+            try:
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                if how == "error":
+                    raise ValueError(job)
+                if how == "cancel":
+                    raise asyncio.CancelledError
+                if how == "hidden":
+                    await asyncio.wait_for(asyncio.sleep(1), 10)
+                return job
+            finally:
+                running -= 1
+
+        pool = WorkerPool(work, plan.workers, plan.capacity)
+        accepted: list[int] = []
+
+        async def feed() -> None:
+            for job in range(len(plan.jobs)):
+                try:
+                    await pool.submit(job)
+                except ChannelClosedError:
+                    break
+                accepted.append(job)
+            pool.close()
+
+        async def attack() -> None:
+            for pause in plan.worker_cancels:
+                for _ in range(pause):
+                    await asyncio.sleep(0)
+                if victims := workers_of(pool):
+                    victims[0].cancel()
+
+        feeder, attacker = asyncio.create_task(feed()), asyncio.create_task(attack())
+        results = await read_all(pool)
+        await asyncio.gather(feeder, attacker)
+        assert Counter(result.job for result in results) == Counter(accepted)
+        for result in results:
+            how, _ = plan.jobs[result.job]
+            assert isinstance(result.error, asyncio.CancelledError) or (how == "error") == (result.error is not None)
+        statistics = pool.statistics()
+        assert (statistics.workers, statistics.queued, statistics.running) == (0, 0, 0)
+        assert statistics.succeeded + statistics.failed == len(accepted)
+
+    run_shuffled(main, seeds=[plan.seed])

@@ -50,8 +50,8 @@ class WorkerPool(Generic[J, R]):
 
     Every accepted job has exactly one result, in the order in which they end. A function that raises, or is cancelled
     by something it awaits, is a result with an error; its worker goes on. Back-pressure: `submit` waits while
-    `capacity` jobs are queued, and workers wait while `capacity` results are unread, so somebody must read while others
-    submit.
+    `capacity` jobs are queued, and no more than `workers + capacity` jobs run or have a result that nobody has read.
+    So whoever has more jobs than that must let somebody read while they are submitted.
 
     Leaving `async with` normally closes the pool, lets the accepted jobs end, and raises the errors that nobody read in
     one ExceptionGroup. Leaving it by an error or a cancel cancels the jobs and waits for their end.

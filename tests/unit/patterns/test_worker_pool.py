@@ -122,9 +122,13 @@ def test_capacity_of_zero_hands_jobs_over_directly() -> None:
 
     async def main() -> float:
         async with WorkerPool(square_after, 1, capacity=0) as pool:
+            reader = asyncio.create_task(read_all(pool))
             await pool.submit(5)
             await pool.submit(1)
-            return asyncio.get_running_loop().time()
+            time = asyncio.get_running_loop().time()
+            pool.close()
+            await reader
+            return time
 
     assert bubble(main) == 5
 

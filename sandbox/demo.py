@@ -108,7 +108,7 @@ class Demo:
         loop = asyncio.get_running_loop()
         ends_at = None if seconds is None else loop.time() + seconds
         await _pause(stopping, _UNLIMITED_RESTART_SECONDS if seconds is None else seconds / 4)
-        for service in (Service.COUPON_CONSUMER, Service.REWARD_STORE):
+        for service in (Service.REWARD_STORE, Service.COUPON_CONSUMER):
             if not stopping.is_done:
                 await self._replace_one(stopping, service)
         await _pause(stopping, None if ends_at is None else ends_at - loop.time())
@@ -134,7 +134,7 @@ class Demo:
         self._screen.say("traffic has ended; waiting for the backlog to drain")
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
-                while not (await observer.look()).is_drained:
+                while not (await observer.look()).is_drained:  # noqa: ASYNC110 - databases set no event
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
             self._screen.say(f"the backlog has not drained within {_DRAIN_SECONDS:g} s")
@@ -191,8 +191,8 @@ async def _demo(place: Path, seconds: float | None, rate: float) -> int:
             with open_screen() as screen:
                 demo = Demo(system, journal, seed, screen, rate=rate)
                 result = await demo.run(shutdown, seconds)
-            if result.cut_off:
-                print(f"stopped at once, without an audit: {'; '.join(result.cut_off)}")
+            if result.left_over:
+                print(f"stopped at once, without an audit: {'; '.join(result.left_over)}")
                 return _INTERRUPTED
             verdict = await demo.verdict()
     for line in verdict.lines():

@@ -1,16 +1,19 @@
 """One running process of a service."""
 
 import asyncio
+import math
 import signal
 import time
 from dataclasses import dataclass
 from enum import StrEnum
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from sandbox.servers import KeptProcess, ServerError
 
 _POLL_SECONDS = 0.05
+_OWNED = "lp_kafka_ledger_owned"
 
 
 class Service(StrEnum):
@@ -47,13 +50,16 @@ class Instance:
             return False
 
     async def wait_until_ready(self, client: httpx.AsyncClient, timeout_seconds: float) -> None:
-        """Wait until it says that it is ready.
+        """Wait until it says that it is ready and, if it is a consumer, until it has been given partitions.
+
+        A consumer is ready before its group has let it in. The embedded broker never recovers a group whose leader
+        leaves while another member joins, so the old instance must not be stopped before the new one reads.
 
         Raises:
             ServerError: it ended, or was not ready in time; the message names its log.
         """
         give_up_at = time.monotonic() + timeout_seconds
-        while not await self.is_ready(client):
+        while not (await self.is_ready(client) and await self._has_work(client)):
             if not self.process.is_running:
                 status = await self.process.wait(0)
                 raise ServerError(f"{self.name} ended with status {status} while starting; see {self.process.log}")
@@ -61,12 +67,19 @@ class Instance:
                 raise ServerError(f"{self.name} is not ready after {timeout_seconds:g} s; see {self.process.log}")
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def metrics(self, client: httpx.AsyncClient) -> str:
-        """Return its metrics as Prometheus reads them; empty when it does not answer."""
+    async def total(self, client: httpx.AsyncClient, metric: str) -> float | None:
+        """Return a metric's value, summed over its labels; None when it is unknown or the instance does not answer."""
         try:
-            return (await client.get(f"{self.admin_url}/metrics", timeout=1.0)).text
+            text = (await client.get(f"{self.admin_url}/metrics", timeout=1.0)).text
         except (httpx.HTTPError, OSError):
-            return ""
+            return None
+        families = text_string_to_metric_families(text)
+        samples = [sample.value for family in families for sample in family.samples if sample.name == metric]
+        known = [value for value in samples if not math.isnan(value)]
+        return sum(known) if known else None
+
+    async def _has_work(self, client: httpx.AsyncClient) -> bool:
+        return self.service is not Service.COUPON_CONSUMER or bool(await self.total(client, _OWNED))
 
     async def stop(self, grace_seconds: float) -> int:
         """Send SIGTERM, wait for its end, and return its status; one that takes longer is killed (status 137)."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import asyncpg
-from prometheus_client.parser import text_string_to_metric_families
 
 from sandbox.instance import Service
 from sandbox.system import System
@@ -105,15 +104,9 @@ class Observer:
 
     async def _lag(self) -> int | None:
         consumers = [one for one in self._system.instances if one.service is Service.COUPON_CONSUMER]
-        texts = await asyncio.gather(*(consumer.metrics(self._system.client) for consumer in consumers))
-        samples = [
-            sample.value
-            for text in texts
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == _LAG and sample.value == sample.value
-        ]
-        return int(sum(samples)) if samples else None
+        lags = await asyncio.gather(*(consumer.total(self._system.client, _LAG) for consumer in consumers))
+        known = [lag for lag in lags if lag is not None]
+        return int(sum(known)) if known else None
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -50,6 +50,8 @@ class HardStop:
             if told is None:
                 return
             moment = told if moment is None else min(moment, told)
-        log.error("Stopped by force", cut_off=self.describe(), reason="the process did not end by itself in time")
-        flush_logs()
-        self._end(EXIT_FAILED)
+        try:
+            log.error("Stopped by force", reason="the process did not end by itself in time", cut_off=self.describe())
+            flush_logs()
+        finally:  # whatever the last words come to, the process ends
+            self._end(EXIT_FAILED)

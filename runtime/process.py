@@ -25,7 +25,7 @@ from runtime.admin import AdminServer
 from runtime.errors import SettingsError
 from runtime.hard_stop import EXIT_FAILED, HardStop
 from runtime.health import Health
-from runtime.logs import close_logs, configure_logs, get_logger
+from runtime.logs import close_logs, configure_logs, flush_logs, get_logger
 from runtime.metrics import StatisticsCollector, register_process, registry, render_metrics
 from runtime.settings import ProcessSettings, load_settings
 from runtime.signals import SignalInbox, hold_signals
@@ -63,8 +63,7 @@ class Process:
 
     def notify(self, number: Signals) -> None:
         """Act on a signal that asks for a stop; on the loop."""
-        count = self.stop.statistics().signals_received
-        if count == 0:
+        if not self.stop.ctx.is_done:
             self.health.set_draining()
             log.info("Stop requested", signal=number.name)
         else:
@@ -73,9 +72,7 @@ class Process:
 
     def cut_off(self) -> list[str]:
         """Return the phases of the stop that did not come to their end."""
-        phases = [f"phase {p.name}: {p.outcome}" for p in self._phases if p.outcome in ("cut off", "stuck", "skipped")]
-        current = self.stop.statistics().phase
-        return phases + ([f"phase {current}: under way"] if current is not None else [])
+        return [f"phase {p.name}: {p.outcome}" for p in self._phases if p.outcome in ("cut off", "stuck", "skipped")]
 
     def has_failed_phase(self) -> bool:
         """Say whether a phase of the stop raised."""
@@ -122,6 +119,7 @@ def run(settings_type: type[SettingsT], application_type: ApplicationType[Settin
         settings = load_settings(settings_type)
     except SettingsError as error:
         sys.stderr.write(f"{settings_type.service}: {error}\n")
+        inbox.close()
         return EXIT_SETTINGS
     configure_logs(settings)
     register_process(settings.service, settings.instance)
@@ -135,9 +133,14 @@ def run(settings_type: type[SettingsT], application_type: ApplicationType[Settin
     except (Exception, SystemExit):
         log.exception("Process failed")
     log.info("Process stopped", status=status, seconds=round(time.monotonic() - started_at, 3))
-    close_logs()
-    if all(thread.daemon or thread is threading.main_thread() for thread in threading.enumerate()):
-        hard_stop.disarm()  # else it stays armed: the interpreter is going to wait for those threads
+    inbox.close()
+    left = [t.name for t in threading.enumerate() if not t.daemon and t is not threading.main_thread()]
+    if left:  # the interpreter is going to wait for them: the hard stop stays armed, and needs the logs
+        log.warning("Threads are still there", threads=left)
+        flush_logs()
+    else:
+        hard_stop.disarm()
+        close_logs()
     return status
 
 

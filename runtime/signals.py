@@ -41,8 +41,15 @@ class SignalInbox:
             take(self._held.pop(0))
 
     def detach(self) -> None:
-        """Hold signals again: the loop is about to end, and so is the process."""
+        """Hold signals again: the loop is about to end."""
         self._take = None
+
+    def close(self) -> None:
+        """Let no signal that asks for a stop change the exit status any more: the process is about to end.
+
+        They are blocked, not ignored: the interpreter's end puts the default actions back, which would kill it.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
     def _handle(self, number: int, _: object) -> None:
         if self._take is None:

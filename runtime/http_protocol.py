@@ -95,6 +95,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._content_length = 0
         self._is_deaf = False
+        self._was_idle = False
         self._cycle: Cycle | None = None
         self._queue: list[Cycle] = []
 
@@ -153,6 +154,9 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Feed the parser; input after a refusal, or after the last request we will answer, is read and dropped."""
         if self._is_deaf:
+            if self._was_idle:
+                self._was_idle = False
+                self.server_state.refused["raced_with_close"] += 1
             return
         is_one_message = self.phase in (Phase.FRESH, Phase.IDLE, Phase.HEADER)
         self._begun = 0
@@ -380,9 +384,14 @@ class HttpProtocol(HttpToolsProtocol):
             cycles[-1].keep_alive = False
 
     def close_if_quiet(self) -> None:
-        """Close an idle connection, unless a request lies unread in the kernel: that one is served first."""
+        """Close an idle connection, unless a request lies unread in the kernel: that one is served first.
+
+        A request that is on its way at that very moment meets our FIN and is lost, unprocessed, so a client may
+        repeat it (RFC 9112 section 9.3.1); HTTP/1.1 has no better way. It is counted as `raced_with_close`.
+        """
         if self._unread_bytes():
             return
+        self._was_idle = True
         self._linger()
 
     def _unread_bytes(self) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import socket
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Final, cast
@@ -20,6 +19,7 @@ from uvicorn.config import Config
 
 from patterns.channel import Channel
 from patterns.errors import WouldBlock
+from runtime.acceptor import Acceptor
 from runtime.health import Health
 from runtime.http_protocol import HttpProtocol, HttpState
 from runtime.listener import open_listener
@@ -71,7 +71,6 @@ class HttpServer:
     """
 
     def __init__(self, app: ASGIApp, settings: HttpSettings, health: Health, *, websockets: str = "none") -> None:
-        self._is_accepting = asyncio.Event()
         self._settings = settings
         self._health = health
         self._config = Config(
@@ -87,8 +86,7 @@ class HttpServer:
             server_header=False,
         )
         self._state = HttpState(settings)
-        self._listener: socket.socket | None = None
-        self._server: asyncio.AbstractServer | None = None
+        self._acceptor: Acceptor | None = None
         self._serving: asyncio.Task[None] | None = None
         self._address: tuple[str, int] = (settings.host, settings.port)
 
@@ -112,7 +110,7 @@ class HttpServer:
         """
         settings = self._settings
         try:
-            self._listener = open_listener(
+            listener = open_listener(
                 settings.host, settings.port, listen_fd=settings.listen_fd, backlog=settings.backlog
             )
         except OSError as error:
@@ -121,18 +119,16 @@ class HttpServer:
         if not self._config.loaded:
             self._config.load()
         self._tick_date()
-        name = self._listener.getsockname()
+        name = listener.getsockname()
         self._address = (str(name[0]), int(name[1]))
         self._state.context = contextvars.copy_context()
-        serve = self._serve(self._listener, server_errors)
-        self._serving = asyncio.get_running_loop().create_task(serve, name="http server")
+        self._acceptor = Acceptor(listener, self._new_protocol)
+        self._serving = asyncio.get_running_loop().create_task(self._watch(server_errors), name="http server")
 
-    async def _serve(self, listener: socket.socket, server_errors: Channel[BaseException]) -> None:
+    async def _watch(self, server_errors: Channel[BaseException]) -> None:
         loop = asyncio.get_running_loop()
+        ticks = 0
         try:
-            self._server = await loop.create_server(self._new_protocol, sock=listener.dup())
-            self._is_accepting.set()
-            ticks = 0
             while True:
                 await asyncio.sleep(SWEEP_SECONDS)
                 ticks += 1
@@ -141,8 +137,6 @@ class HttpServer:
                 self._sweep(loop.time())
         except Exception as error:  # noqa: BLE001 - handed to whoever waits in server_errors
             _report(server_errors, error)
-        finally:
-            self._is_accepting.set()
 
     def _new_protocol(self) -> HttpProtocol:
         return HttpProtocol(self._config, self._state, {"stopping": self._state.stopping})
@@ -170,12 +164,10 @@ class HttpServer:
         Takes at most drain_lag_seconds + finish_seconds + 0.5 s. Cancelling it closes everything at once.
         """
         loop = asyncio.get_running_loop()
-        if self._serving is None:
-            self._health.set_draining()
-            return DrainReport(0.0, 0, 0)
-        await self._is_accepting.wait()
         began = loop.time()
         self._health.set_draining()
+        if self._serving is None:
+            return DrainReport(0.0, 0, 0)
         state = self._state
         state.is_draining = True
         for connection in tuple(state.connections):
@@ -199,26 +191,10 @@ class HttpServer:
         return DrainReport(loop.time() - began, requests, connections)
 
     async def _close_listener(self) -> None:
-        listener, self._listener = self._listener, None
-        if self._server is not None:
-            self._server.close()
-        if listener is not None:
-            if self._settings.listen_fd is None:
-                await self._accept_waiting(listener)
-            # An inherited socket lives on with its other holders, and so do the connections that wait in it.
-            listener.close()
+        if self._acceptor is not None:
+            # What waits in an inherited socket's queue is its other holders' to serve.
+            await self._acceptor.stop(take_queued=self._settings.listen_fd is None)
         self._state.listener_is_closed = True
-
-    async def _accept_waiting(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        for _ in range(self._settings.backlog):
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            connection.setblocking(False)
-            with contextlib.suppress(OSError):
-                await loop.connect_accepted_socket(self._new_protocol, connection)
 
     async def _cancel_requests(self) -> None:
         tasks = tuple(self._state.tasks)
@@ -230,11 +206,8 @@ class HttpServer:
         """Stop now: connections are cut, requests cancelled. Idempotent; `drain` is the way that loses nothing."""
         if self._serving is not None:
             self._serving.cancel()
-        if self._server is not None:
-            self._server.close()
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        if self._acceptor is not None:
+            self._acceptor.close()
         for connection in tuple(self._state.connections):
             connection.transport.abort()
         for task in tuple(self._state.tasks):

@@ -1,0 +1,154 @@
+"""The HTTP server in processes of its own, on uvloop, stopped by real signals (faults H1 to H6, H14, H22)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from runtime.listener import open_listener
+from tests.support.busy_clients import BusyClients
+from tests.support.http_instance import open_instance
+from tests.support.raw_http import RawClient
+
+STOP_SECONDS = 20.0
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A listening socket that the test holds and hands down."""
+    with open_listener("127.0.0.1", 0) as listener:
+        yield listener
+
+
+def _lines(log: Path, event: str) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.slow
+async def test_twenty_rolling_restarts_lose_no_request(listener: socket.socket, tmp_path: Path) -> None:
+    """100 busy keep-alive clients on one shared socket see no error in 20 restarts; each old process ends with 0."""
+    settings = {"http__drain_lag_seconds": 0.3, "http__in_flight_max": 200}
+    async with AsyncExitStack() as first, BusyClients(listener.getsockname(), 100) as clients:
+        stack, old = first, await first.enter_async_context(open_instance(listener, tmp_path, name="0", **settings))
+        await old.wait_ready()
+        for number in range(1, 21):
+            new_stack = AsyncExitStack()
+            new = await new_stack.enter_async_context(open_instance(listener, tmp_path, name=str(number), **settings))
+            await new.wait_ready()
+            await clients.wait_answers(200)
+            old.process.send_signal(signal.SIGTERM)
+            assert await old.process.wait(STOP_SECONDS) == 0
+            (stopped,) = _lines(old.log, "Stop phase done")
+            assert stopped["phase"] == "http"
+            await stack.aclose()
+            stack, old = new_stack, new
+            assert clients.errors == {}, f"restart {number}"
+        await clients.wait_answers(200)
+        first.push_async_callback(stack.aclose)
+    assert clients.errors == {}
+    assert clients.closing_answers > 0
+
+
+async def test_answer_under_way_is_delivered_and_second_signal_ends_it_now(
+    listener: socket.socket, tmp_path: Path
+) -> None:
+    """SIGTERM waits for a request at work (status 0); with a second SIGTERM the process ends at once with status 1."""
+    slow = b"GET /sleep/1.5 HTTP/1.1\r\nHost: test\r\n\r\n"
+    async with open_instance(listener, tmp_path, http__drain_lag_seconds=0.1) as instance:
+        await instance.wait_ready()
+        async with RawClient(listener.getsockname()) as client:
+            await client.send(slow)
+            await asyncio.sleep(0.3)
+            instance.process.send_signal(signal.SIGTERM)
+            answer = await client.answer()
+            assert (answer.status, answer.closes) == (200, True)
+        assert await instance.process.wait(STOP_SECONDS) == 0
+    async with open_instance(listener, tmp_path, name="forced", http__drain_lag_seconds=5) as instance:
+        await instance.wait_ready()
+        async with RawClient(listener.getsockname()) as client:
+            await client.send(slow.replace(b"1.5", b"9"))
+            await asyncio.sleep(0.3)
+            instance.process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.3)
+            instance.process.send_signal(signal.SIGTERM)
+            assert await instance.process.wait(STOP_SECONDS) == 1
+            with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+                await client.answer()
+        assert _lines(instance.log, "Stopped by force")
+
+
+async def test_request_longer_than_everything_is_cut_with_503(listener: socket.socket, tmp_path: Path) -> None:
+    """A handler that outlasts the time for what is in flight is answered 503, and the process still ends with 0."""
+    settings = {"http__drain_lag_seconds": 0.1, "http__finish_seconds": 0.5, "http__request_timeout_seconds": 0.5}
+    async with open_instance(listener, tmp_path, **settings) as instance:
+        await instance.wait_ready()
+        async with RawClient(listener.getsockname()) as client:
+            await client.send(b"GET /sleep/30 HTTP/1.1\r\nHost: test\r\n\r\n")
+            await asyncio.sleep(0.2)
+            instance.process.send_signal(signal.SIGTERM)
+            assert (await client.answer()).status in (503, 504)
+        assert await instance.process.wait(STOP_SECONDS) == 0
+
+
+async def test_streams_end_with_their_last_event_when_a_process_stops(listener: socket.socket, tmp_path: Path) -> None:
+    """Fifty clients of an endless stream get its farewell and a proper end; the stop does not wait for its limit."""
+    async with open_instance(listener, tmp_path, http__drain_lag_seconds=0.1) as instance, AsyncExitStack() as stack:
+        await instance.wait_ready()
+        clients = [await stack.enter_async_context(RawClient(listener.getsockname())) for _ in range(50)]
+        for client in clients:
+            await client.send(b"GET /events HTTP/1.1\r\nHost: test\r\n\r\n")
+            await client.reader.readuntil(b"\r\n\r\n")
+        instance.process.send_signal(signal.SIGINT)
+        for client in clients:
+            assert (await client.read_to_end()).endswith(b"event: bye\ndata: restarting\n\n\r\n0\r\n\r\n")
+        assert await instance.process.wait(STOP_SECONDS) == 0
+        (stopped,) = _lines(instance.log, "Stop phase done")
+        assert isinstance(stopped["seconds"], float)
+        assert stopped["seconds"] < 9
+
+
+async def test_blocked_loop_is_seen_by_watchdog_liveness_and_metrics(listener: socket.socket, tmp_path: Path) -> None:
+    """While a handler blocks the loop, liveness answers from its own thread, and turns false at its limit."""
+    async with open_instance(listener, tmp_path, admin__stall_seconds=1) as instance:
+        await instance.wait_ready()
+        assert (await instance.ask_admin("/livez")).status == 200
+        async with RawClient(listener.getsockname()) as client:
+            await client.send(b"GET /block HTTP/1.1\r\nHost: test\r\n\r\n")
+            async with asyncio.timeout(10):
+                while (live := await instance.ask_admin("/livez")).status == 200:
+                    await asyncio.sleep(0.05)
+            assert live.json()["live"] is False
+            assert b"lp_event_loop_lag_seconds" in (await instance.ask_admin("/metrics")).body
+            assert (await client.answer()).status == 200
+        async with asyncio.timeout(10):
+            while (await instance.ask_admin("/livez")).status != 200:
+                await asyncio.sleep(0.05)
+        assert b'lp_event_loop_blocked_total{name="default"} 1.0' in (await instance.ask_admin("/metrics")).body
+        assert _lines(instance.log, "The event loop is blocked")
+
+
+async def test_metrics_and_access_log_tell_of_each_request(listener: socket.socket, tmp_path: Path) -> None:
+    """A request is counted by method, route and status, and its log line has its id and trace and nothing it sent."""
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    async with open_instance(listener, tmp_path) as instance:
+        await instance.wait_ready()
+        async with RawClient(listener.getsockname()) as client:
+            headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01", "x-request-id": "abc-1"}
+            answer = await client.get("/ok?secret=1", **headers)
+            assert answer.headers["x-request-id"] == "abc-1"
+        metrics = (await instance.ask_admin("/metrics")).body.decode()
+        assert 'lp_http_requests_total{method="GET",route="unmatched",status="200"} 1.0' in metrics
+        assert 'lp_http_request_duration_seconds_count{method="GET",route="unmatched"} 1.0' in metrics
+        assert "lp_http_requests_in_flight 0.0" in metrics
+    (line,) = _lines(instance.log, "request")
+    assert (line["request_id"], line["trace_id"], line["status"]) == ("abc-1", trace, 200)
+    assert "secret" not in instance.log.read_text()

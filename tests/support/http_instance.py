@@ -1,0 +1,63 @@
+"""Start the test process on sockets that the test holds, as the starter of a rolling restart does."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from socket import socket
+
+from runtime.listener import open_listener
+from sandbox.servers import KeptProcess, Program, start_process
+from tests.support.raw_http import Answer, ask
+
+ROOT = Path(__file__).parents[2]
+
+
+class HttpInstance:
+    """One running test process and the address of its admin port."""
+
+    def __init__(self, process: KeptProcess, admin: tuple[str, int], log: Path) -> None:
+        self.process = process
+        self.admin = admin
+        self.log = log
+
+    async def ask_admin(self, path: str) -> Answer:
+        """Ask its admin port."""
+        return await ask(self.admin, f"GET {path} HTTP/1.1\r\nhost: admin\r\n\r\n".encode())
+
+    async def wait_ready(self) -> None:
+        """Wait until it says that traffic may come."""
+        async with asyncio.timeout(20):
+            while (await self.ask_admin("/readyz")).status != 200:
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def open_instance(
+    listener: socket, directory: Path, *, name: str = "http", **settings: object
+) -> AsyncIterator[HttpInstance]:
+    """Start one on a listening socket; `settings` are HTTP_TEST_ variables, in lower case. It is stopped at the end."""
+    with open_listener("127.0.0.1", 0) as admin:
+        address = admin.getsockname()
+        inherited = {"http__listen_fd": listener.fileno(), "admin__listen_fd": admin.fileno()}
+        environment = {f"HTTP_TEST_{key.upper()}": str(value) for key, value in {**inherited, **settings}.items()}
+        log = directory / f"{name}.log"
+        process = await start_process(
+            Program(
+                name=name,
+                command=[sys.executable, "-m", "tests.support.http_process"],
+                log=log,
+                directory=ROOT,
+                environment=environment,
+                pass_descriptors=[listener.fileno(), admin.fileno()],
+            )
+        )
+    try:
+        yield HttpInstance(process, address, log)
+    finally:
+        with suppress(ProcessLookupError):
+            await process.stop()
+        process.release()

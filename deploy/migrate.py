@@ -1,7 +1,7 @@
 """Make the databases, the roles with their rights, and bring both schemas to their newest revision.
 
-`python -m deploy.migrate` reads variables that begin with `MIGRATE_`. It may run again at any time, and two at once take
-turns: whatever stands already is left as it is, except that each role's password becomes the one given.
+`python -m deploy.migrate` reads variables that begin with `MIGRATE_`. It may run again at any time, and two at once
+take turns: whatever stands already is left as it is, except that each role's password becomes the one given.
 
 Who may do what:
 
@@ -26,11 +26,13 @@ from typing import Final
 import asyncpg
 from alembic import command
 from alembic.config import Config
-from pydantic import ValidationError
 from sqlalchemy import Connection, NullPool
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from deploy.settings import MigrateSettings
+from runtime.environment import load_settings
+from runtime.errors import SettingsError
 
 OWNER: Final = "lp_owner"
 NEWEST: Final = "head"
@@ -170,11 +172,15 @@ def main() -> int:
     """Migrate as the environment says; the status is 0, or 1 when the server refused, or 78 for bad settings."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
-        settings = MigrateSettings()
-    except ValidationError as error:
-        sys.stderr.write(f"{error}\n")
+        settings = load_settings(MigrateSettings)
+    except SettingsError as error:
+        sys.stderr.write(f"migrate: {error}\n")
         return 78
-    asyncio.run(migrate(settings))
+    try:
+        asyncio.run(migrate(settings))
+    except (OSError, ValueError, asyncpg.PostgresError, DBAPIError) as error:
+        sys.stderr.write(f"migrate: {type(error).__name__}: {error}\n")
+        return 1
     return 0
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from runtime.environment import EnvironmentSource
 
 DatabaseName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
 
@@ -47,9 +49,7 @@ class MigrateSettings(BaseSettings):
     A role's password is, for example, `MIGRATE_REWARD_STORE_PASSWORD__FILE=/run/secrets/reward-store`.
     """
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="MIGRATE_", env_nested_delimiter="__", hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="MIGRATE_", hide_input_in_errors=True)
 
     host: str
     port: Annotated[int, Field(ge=1, le=65535)] = 5432
@@ -70,6 +70,18 @@ class MigrateSettings(BaseSettings):
     connect_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 10.0
     lock_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
     statement_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take arguments first, then the environment, and nothing else; a mistyped variable is an error."""
+        return init_settings, EnvironmentSource(settings_cls)
 
     def administrator_password(self) -> str | None:
         """Return the administrator's password; None where the server trusts without one."""

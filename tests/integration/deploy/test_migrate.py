@@ -173,7 +173,17 @@ async def test_the_command_migrates_from_its_environment(postgres: PostgresServe
 
 
 async def test_the_command_without_settings_names_all_that_is_missing() -> None:
-    """Bad settings end with status 78, and every problem is named at once."""
-    status, output = await _run_command({})
+    """Bad settings end with status 78, and every problem is named at once, a mistyped variable too."""
+    status, output = await _run_command({"MIGRATE_HSOT": "localhost"})
     assert status == 78
-    assert all(name in output for name in ("host", "lp_owner_password", "coupon_consumer_password"))
+    assert all(f"MIGRATE_{name}" in output for name in ("HOST", "LP_OWNER_PASSWORD", "COUPON_CONSUMER_PASSWORD"))
+    assert "MIGRATE_HSOT: no such setting; did you mean MIGRATE_HOST?" in output
+
+
+async def test_the_command_says_in_one_line_that_the_server_is_away() -> None:
+    """A server that does not answer ends the command with status 1 and no traceback."""
+    passwords = {f"MIGRATE_{role.upper()}_PASSWORD__VALUE": password for role, password in PASSWORDS.items()}
+    status, output = await _run_command({"MIGRATE_HOST": "127.0.0.1", "MIGRATE_PORT": "9", **passwords})
+    assert status == 1
+    assert output.startswith("migrate: ConnectionRefusedError")
+    assert len(output.splitlines()) == 1

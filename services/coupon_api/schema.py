@@ -4,34 +4,18 @@ Answers come from our own database and are written as they are, so the answers' 
 are the OpenAPI document's, and a test holds real answers against them.
 """
 
-import re
-from datetime import datetime
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from loyalty.coupon import FIRST_VERSION, Coupon
-from loyalty.event import MAX_COUPON_VERSION, TIME_PATTERN, UUID_PATTERN
+from loyalty.event import MAX_COUPON_VERSION, UUID_PATTERN
 from loyalty.identifier import CouponCode, MemberId, RewardId
 from loyalty.money import Cents, Currency, Money
-from runtime.json_body import Body
+from runtime.json_body import Body, Timestamp
 
-_TIME: Final = re.compile(TIME_PATTERN)
-
-
-def _read_time(value: object) -> datetime:
-    try:
-        if isinstance(value, str) and _TIME.fullmatch(value):
-            return datetime.fromisoformat(value)
-    except ValueError:  # a thirtieth of February
-        pass
-    raise PydanticCustomError("timestamp", "not RFC 3339 with an offset, in the years 2000 to 2999")
-
-
-# Read here and not by pydantic, whose strict mode refuses a text that has been through a validator of ours.
-Timestamp = Annotated[AwareDatetime, BeforeValidator(_read_time), Field(json_schema_extra={"pattern": TIME_PATTERN})]
 RedemptionId = Annotated[str, StringConstraints(strict=True, pattern=UUID_PATTERN)]
 Version = Annotated[int, Field(strict=True, ge=FIRST_VERSION, le=MAX_COUPON_VERSION)]
 

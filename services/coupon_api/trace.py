@@ -104,7 +104,7 @@ def gather() -> list[Span]:
 
 def server_timing(spans: Iterable[Span]) -> str:
     """Write spans as the value of a `Server-Timing` header, in milliseconds (W3C Server Timing, section 2)."""
-    return ", ".join(f"{_token(method)};dur={duration * 1_000:.3f}" for method, duration in spans)
+    return ", ".join([f"{_token(method)};dur={duration * 1_000:.3f}" for method, duration in spans])
 
 
 @lru_cache(maxsize=256)

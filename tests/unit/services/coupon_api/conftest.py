@@ -1,43 +1,13 @@
 """The API on the fake store, spoken to without a socket."""
 
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from runtime.api import build_api
-from runtime.auth import TokenVerifier, sign_token
-from runtime.http_edge import HttpEdge
-from runtime.settings import AuthSettings, HttpSettings
-from services.coupon_api.routes import DOMAIN_ERRORS, build_coupon_router
-from services.coupon_api.store import CouponStore
+from tests.support.coupon_api_client import SECRET, Api
 from tests.support.fake_coupon_store import FakeCouponStore
-
-SECRET = "0123456789abcdef" * 2
-
-
-class Api:
-    """The API, its fake store, and the lines of its access log."""
-
-    def __init__(self, store: CouponStore, secret_file: Path) -> None:
-        self.lines: list[MutableMapping[str, Any]] = []  # Any: a log field may be anything
-        self.edge: HttpEdge = build_api(
-            title="coupon_api",
-            settings=HttpSettings(),
-            verifier=TokenVerifier(AuthSettings(secret_file=secret_file)),
-            routers=[build_coupon_router(store)],
-            domain_errors=DOMAIN_ERRORS,
-            write_line=self.lines.append,
-        )
-
-    def client(self, subject: str, scope: str) -> httpx.AsyncClient:
-        """Return a client with a token of its own."""
-        token = sign_token(subject, "operator" if scope == "operator" else "member", SECRET)
-        transport = httpx.ASGITransport(app=self.edge)
-        headers = {"authorization": f"Bearer {token}"}
-        return httpx.AsyncClient(transport=transport, base_url="http://coupon-api", headers=headers)
 
 
 @pytest.fixture

@@ -47,10 +47,18 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """The status and the very bytes that the first request was answered with."""
+    """The status and the very bytes that the first request was answered with.
+
+    Raises:
+        ValueError: It is no success: a refusal is decided anew each time, so it is never kept.
+    """
 
     status: int
     body: bytes
+
+    def __post_init__(self) -> None:
+        if not 200 <= self.status <= 299:
+            raise ValueError("only an answer with a status from 200 to 299 is stored")
 
 
 async def claim_key(connection: Connection, key: IdempotencyKey) -> StoredAnswer | None:
@@ -75,13 +83,7 @@ async def claim_key(connection: Connection, key: IdempotencyKey) -> StoredAnswer
 
 
 async def store_answer(connection: Connection, key: IdempotencyKey, answer: StoredAnswer) -> None:
-    """Keep the answer of the work, in the transaction that claimed the key.
-
-    Raises:
-        ValueError: The answer is no success: a refusal is decided anew each time, so it is never kept.
-    """
-    if not 200 <= answer.status <= 299:
-        raise ValueError("only an answer with a status from 200 to 299 is stored")
+    """Keep the answer of the work, in the transaction that claimed the key."""
     await connection.execute(_STORE, key.subject, key.route, key.key, key.body_hash, answer.status, answer.body)
 
 

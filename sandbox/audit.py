@@ -61,7 +61,9 @@ class Verdict:
             yield f"audit FAILED: {len(self.differences)} differences, the first: {self.differences[0]} ({counts})"
 
 
-def audit(record: Record, holdings: Holdings, *, failures_allowed: bool = False) -> Verdict:
+def audit(
+    record: Record, holdings: Holdings, *, failures_allowed: bool = False, dead_letters_expected: int = 0
+) -> Verdict:
     """Hold a journal against the databases.
 
     Args:
@@ -69,8 +71,9 @@ def audit(record: Record, holdings: Holdings, *, failures_allowed: bool = False)
         holdings: what the databases hold.
         failures_allowed: whether requests may have failed (services were killed on purpose). What a failed request
             may have done is then: everything it asked for, or nothing.
+        dead_letters_expected: how many records that nobody can understand were put on the topic.
     """
-    books = _Books(record, holdings)
+    books = _Books(record, holdings, dead_letters_expected)
     failed = list(books.failed_requests())
     differences = [] if failures_allowed else failed
     for link in (
@@ -101,7 +104,8 @@ def audit(record: Record, holdings: Holdings, *, failures_allowed: bool = False)
 class _Books:
     """The links between the journal and the databases, one method each; each yields its differences."""
 
-    def __init__(self, record: Record, holdings: Holdings) -> None:
+    def __init__(self, record: Record, holdings: Holdings, dead_letters_expected: int) -> None:
+        self._dead_letters_expected = dead_letters_expected
         self._record = record
         self._holdings = holdings
         self._stored = {row.redemption_id: row for row in holdings.redemptions}
@@ -249,11 +253,11 @@ class _Books:
         yield from _tally("stock of", expected, self._holdings.stock)
 
     def settled(self) -> Iterator[str]:
-        """Nothing is still on its way, and nothing was put aside."""
+        """Nothing is still on its way, and nothing was put aside but what nobody can understand."""
         if self._holdings.unpublished:
             yield f"{self._holdings.unpublished} events were never published"
-        if self._holdings.dead_letters:
-            yield f"{self._holdings.dead_letters} records are in the dead letters"
+        if self._holdings.dead_letters != self._dead_letters_expected:
+            yield f"{self._holdings.dead_letters} dead letters instead of {self._dead_letters_expected}"
         for row in self._holdings.redemptions:
             if row.status not in ("issued", "cancelled"):
                 yield f"redemption {row.redemption_id} is still {row.status}"

@@ -3,14 +3,28 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import httpx
-
-from sandbox.instance import Instance
 
 
 class RequestFailed(Exception):  # noqa: N818 - a fact about one request, not a fault of this program
     """No whole answer came; the request may have had its effect, or not. The message names the transport's reason."""
+
+
+class Backend(Protocol):
+    """What a balancer needs to know of an instance."""
+
+    @property
+    def name(self) -> str:
+        """What it is called; no two have the same name."""
+
+    @property
+    def base_url(self) -> str | None:
+        """Where it is reached; instances that share a listening socket have the same address."""
+
+    async def is_ready(self, client: httpx.AsyncClient) -> bool:
+        """Ask whether it is ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +55,7 @@ class Balancer:
     """
 
     def __init__(
-        self, instances: Callable[[], Sequence[Instance]], client: httpx.AsyncClient, *, timeout_seconds: float
+        self, instances: Callable[[], Sequence[Backend]], client: httpx.AsyncClient, *, timeout_seconds: float
     ) -> None:
         self._instances = instances
         self._client = client

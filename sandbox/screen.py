@@ -29,13 +29,16 @@ class _Lines:
 
     period_seconds = 2.0
 
+    def __init__(self, console: Console) -> None:
+        self._file = console.file
+
     def show(self, observation: Observation) -> None:
         """Print the state as one line."""
-        print("  ".join(f"{name} {value}" for name, value in _facts(observation)), flush=True)
+        self.say("  ".join(f"{name} {value}" for name, value in _facts(observation)))
 
     def say(self, line: str) -> None:
         """Print the line."""
-        print(line, flush=True)
+        print(line, file=self._file, flush=True)
 
 
 class _Board:
@@ -63,11 +66,11 @@ class _Board:
 
 
 @contextlib.contextmanager
-def open_screen() -> Iterator[Screen]:
-    """Choose between the table and the lines by what standard output is."""
-    console = Console()
+def open_screen(console: Console | None = None) -> Iterator[Screen]:
+    """Choose between the table and the lines by what the console is; without one, by what standard output is."""
+    console = console or Console()
     if not console.is_terminal:
-        yield _Lines()
+        yield _Lines(console)
         return
     with Live(console=console, auto_refresh=False, transient=False) as live:
         yield _Board(live)

@@ -6,13 +6,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import orjson
 
 from patterns import Context, ErrorGroup, receive, select
-from sandbox.balancer import Balancer, RequestFailed
+from sandbox.balancer import RequestFailed
 from sandbox.instance import Service
 from sandbox.journal import Acknowledgement, Attempt, Journal, Operation, Seed
 from sandbox.mix import Held, Members, Request
@@ -22,6 +22,15 @@ _PAUSE_SECONDS = 0.1
 _PAUSE_MAX_SECONDS = 2.0
 _LATENCIES = 2_000
 _CHANGES = (Operation.REDEEM_REWARD, Operation.REDEEM_COUPON, Operation.CANCEL_REDEMPTION)
+
+
+class Sender(Protocol):
+    """What the traffic needs of a balancer."""
+
+    async def send(
+        self, method: str, path: str, *, headers: Mapping[str, str], content: bytes | None = None
+    ) -> httpx.Response:
+        """Send a request once and return its answer, or raise RequestFailed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +81,7 @@ class Traffic:
 
     def __init__(
         self,
-        balancers: Mapping[Service, Balancer],
+        balancers: Mapping[Service, Sender],
         journal: Journal,
         seed: Seed,
         token: Callable[[str], str],

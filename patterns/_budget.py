@@ -2,30 +2,55 @@
 
 Go pre-empts a goroutine that never waits. asyncio does not: a task whose every operation is ready at once would keep
 the loop for ever and never see its own cancellation. So each operation that did not suspend is counted, and after
-``LIMIT`` of them in a row the next one yields to the loop once, before it has done anything.
+``LIMIT`` of them in a row the next one first yields to the loop, before it has done anything.
 
-The count is kept per thread and starts anew whenever an operation suspends, which is cheaper than asking for the
-current task: no task ever gets more than ``LIMIT`` ready operations in a row, and it may get fewer after its
-predecessors.
+A budget lies in a context variable, the cheapest thing that a task has of its own. A task inherits its maker's, which
+is harmless: they share a count, and yield a little early. Only another thread that inherited it must not fill it up,
+for its maker may be in the middle of a row; such a thread gets one of its own when it first would.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
+from contextvars import ContextVar
+from threading import get_ident
 from typing import Final
 
 LIMIT: Final = 128
 
 
-class _Budget(threading.local):
-    spent = 0
+class Budget:
+    """How many ready operations are ``left`` before the next yield."""
+
+    __slots__ = ("left", "thread")
+
+    def __init__(self, left: int, thread: int) -> None:
+        self.left = left
+        self.thread = thread
 
 
-budget: Final = _Budget()
+_NONE_YET: Final = Budget(0, 0)
+_budget: Final = ContextVar("budget", default=_NONE_YET)
+
+current_budget: Final = _budget.get
+
+
+def renew_budget() -> Budget:
+    """Begin a new row; the task has just been suspended."""
+    budget = _budget.get()
+    if budget.thread == get_ident():
+        budget.left = LIMIT
+    else:
+        budget = Budget(LIMIT, get_ident())
+        _budget.set(budget)
+    return budget
 
 
 async def pay() -> None:
-    """Yield to the loop and start a new budget."""
-    budget.spent = 0
-    await asyncio.sleep(0)
+    """Count one operation that is about to be ready; yield first if there were too many in a row."""
+    budget = _budget.get()
+    if budget.left == 0:
+        if budget.thread == get_ident():
+            await asyncio.sleep(0)
+        budget = renew_budget()
+    budget.left -= 1

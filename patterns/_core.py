@@ -10,6 +10,7 @@ Invariants, between any two operations:
 - ``promised <= len(buffer)``;
 - receivers wait only while every value in the buffer is promised;
 - senders wait only while the buffer is full, or, at capacity 0, while no receiver waits;
+- a buffer shorter than ``limit`` takes a value, one longer than ``floor`` gives one, with nothing else to be looked at;
 - at capacity 0 the buffer holds values that are matched with a receiver, each with its sender in ``givers``, and
   values
   whose sender has gone on (``send_nowait``, or a send cancelled after the match) and whose receiver was cancelled.
@@ -17,6 +18,7 @@ Invariants, between any two operations:
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict, deque
 from enum import Enum
 from typing import Final, Generic, TypeVar
@@ -39,7 +41,18 @@ NOTHING: Final = Nothing.HERE
 class Core(Generic[T]):
     """One channel's buffer and queues."""
 
-    __slots__ = ("__weakref__", "buffer", "capacity", "givers", "is_closed", "promised", "receivers", "senders")
+    __slots__ = (
+        "__weakref__",
+        "buffer",
+        "capacity",
+        "floor",
+        "givers",
+        "is_closed",
+        "limit",
+        "promised",
+        "receivers",
+        "senders",
+    )
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -49,6 +62,7 @@ class Core(Generic[T]):
         self.givers: deque[Place | None] = deque()
         self.senders: OrderedDict[Place, T] = OrderedDict()
         self.receivers: OrderedDict[Place, None] = OrderedDict()
+        self._settle()
 
     def length(self) -> int:
         """Count the values that a newcomer could take from the buffer."""
@@ -69,12 +83,14 @@ class Core(Generic[T]):
     def take_promised(self) -> T:
         """Take the oldest value, for a receiver whose place was served."""
         self.promised -= 1
+        self._settle()
         return self._pop()
 
     def queue_receiver(self, waiter: Waiter) -> Place:
         """Let a receiver wait."""
         place = waiter.place_at(self, is_receiver=True)
         self.receivers[place] = None
+        self._settle()
         return place
 
     # Sending.
@@ -114,6 +130,7 @@ class Core(Generic[T]):
         """Let a sender wait."""
         place = waiter.place_at(self)
         self.senders[place] = value
+        self._settle()
         return place
 
     # Closing and cancelling.
@@ -129,11 +146,13 @@ class Core(Generic[T]):
         self.is_closed = True
         for place in (*self.receivers, *self.senders):
             place.waiter.end(Signal.LOOK_AGAIN)
+        self._settle()
 
     def leave(self, place: Place) -> None:
         """Take a place out of its queue, if it is still there."""
         self.receivers.pop(place, None)
         self.senders.pop(place, None)
+        self._settle()
 
     def undo(self, place: Place) -> None:
         """Pass the promise of a cancelled receiver on; what a cancelled sender has sent stays sent."""
@@ -142,8 +161,15 @@ class Core(Generic[T]):
         self.promised -= 1
         if not self._promise_to_next() and not self.capacity:
             self._unmatch()
+        self._settle()
 
     # The steps.
+
+    def _settle(self) -> None:
+        """Tell the ready operations, which look at the buffer's length only, what is left to them."""
+        has_room = not self.receivers and not self.is_closed
+        self.limit = self.capacity + self.promised if has_room and self.capacity else 0
+        self.floor = self.promised if not self.senders and self.capacity else sys.maxsize
 
     def _serve(self, place: Place) -> bool:
         waiter = place.waiter
@@ -156,6 +182,7 @@ class Core(Generic[T]):
         while self.receivers:
             if self._serve(next(iter(self.receivers))):
                 self.promised += 1
+                self._settle()
                 return True
         return False
 

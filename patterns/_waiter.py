@@ -18,10 +18,13 @@ from abc import ABC, abstractmethod
 from enum import Enum
 from typing import Final, Protocol
 
-from patterns._budget import budget
+from patterns._budget import renew_budget
 
 matching: Final = threading.Lock()
 """The one lock. Nothing that could call back into this package runs while it is held."""
+
+acquire: Final = matching.acquire
+release: Final = matching.release
 
 
 class Signal(Enum):
@@ -119,7 +122,7 @@ class TaskWaiter(Waiter):
             with matching:
                 self.withdraw()
             raise
-        budget.spent = 0
+        renew_budget()
 
     def _wake(self) -> bool:
         if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - the public one raises where no loop runs

@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from patterns._budget import LIMIT, budget, pay
+from patterns._budget import current_budget, pay
 from patterns._core import NOTHING, Core
-from patterns._waiter import Signal, TaskWaiter, matching
+from patterns._waiter import Signal, TaskWaiter, acquire, matching, release
 from patterns.errors import EndOfChannel, WouldBlock
 from patterns.sync_channel import SyncChannel, SyncReceiveChannel
 
@@ -51,14 +51,24 @@ class ReceiveChannel(Generic[T]):
         Raises:
             EndOfChannel: the channel is closed and every value has been taken.
         """
-        if budget.spent >= LIMIT:
-            await pay()
+        core = self._core
+        budget = current_budget()
+        acquire()
+        try:
+            if budget.left and len(core.buffer) > core.floor:
+                budget.left -= 1
+                return core.buffer.popleft()
+        finally:
+            release()
+        return await self._receive()
+
+    async def _receive(self) -> T:
+        await pay()
         core = self._core
         while True:
             with matching:
                 value = core.take()
                 if value is not NOTHING:
-                    budget.spent += 1
                     return value
                 if core.is_closed:
                     raise EndOfChannel(DRAINED)
@@ -161,13 +171,24 @@ class Channel(ReceiveChannel[T]):
         Raises:
             ChannelClosedError: the channel is closed, or was closed while this send waited.
         """
-        if budget.spent >= LIMIT:
-            await pay()
+        core = self._core
+        budget = current_budget()
+        acquire()
+        try:
+            if budget.left and len(core.buffer) < core.limit:
+                budget.left -= 1
+                core.buffer.append(value)
+                return
+        finally:
+            release()
+        await self._send(value)
+
+    async def _send(self, value: T) -> None:
+        await pay()
         core = self._core
         while True:
             with matching:
                 if core.capacity and core.give(value):
-                    budget.spent += 1
                     return
                 waiter = TaskWaiter()
                 if core.capacity or not core.meet(waiter, value):

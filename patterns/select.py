@@ -14,7 +14,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
-from patterns._budget import LIMIT, budget, pay
+from patterns._budget import pay
 from patterns._case import Attempt, Case, CaseT, Receive, Send, WaiterT
 from patterns._waiter import TaskWaiter, ThreadWaiter, matching
 
@@ -68,8 +68,7 @@ async def select(
     Raises:
         ChannelClosedError: a send case was chosen whose channel is closed.
     """
-    if budget.spent >= LIMIT:
-        await pay()
+    await pay()
     loop = asyncio.get_running_loop()
     ends_at = None if timeout_seconds is None else loop.time() + timeout_seconds
     may_wait = not default and (timeout_seconds is None or timeout_seconds > 0)
@@ -78,7 +77,6 @@ async def select(
         with matching:
             chosen = attempt.look_or_wait()
         if chosen is not None:
-            budget.spent += 1
             return chosen
         timer = None if ends_at is None else loop.call_at(ends_at, _expire, attempt)
         try:
@@ -91,7 +89,6 @@ async def select(
         if chosen is not None:
             return chosen
         may_wait = not attempt.is_expired and (ends_at is None or loop.time() < ends_at)
-    budget.spent += 1
     return _poll(cases, random, default=default)
 
 

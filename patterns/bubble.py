@@ -6,6 +6,7 @@ Go it does not. Nothing real exists inside: what would open a socket, start a th
 """
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Coroutine
 from contextvars import Context as ContextVariables
@@ -22,11 +23,12 @@ class BubbleLoop(asyncio.BaseEventLoop):
     """An event loop whose clock moves only when every task waits, and then straight to the next timer."""
 
     _scheduled: list[asyncio.TimerHandle]  # asyncio's own heap of timers
+    _clock_resolution: float
 
     def __init__(self) -> None:
         super().__init__()
         self._selector = self  # asyncio asks it for events and lets it wait for the next timer
-        self._now = 0.0
+        self._set_time(0.0)
         self._owner = threading.get_ident()
         self._idle_waiters: list[asyncio.Future[None]] = []
         self._stops_when_idle = False
@@ -52,7 +54,7 @@ class BubbleLoop(asyncio.BaseEventLoop):
         elif self._stops_when_idle:
             self.stop()
         elif self._scheduled:
-            self._now = max(self._now, self._scheduled[0].when())
+            self._set_time(max(self._now, self._scheduled[0].when()))
         else:
             raise DeadlockError(self._describe_waits("every task waits and no timer is set"))
         return []
@@ -87,6 +89,11 @@ class BubbleLoop(asyncio.BaseEventLoop):
         """Refuse: a bubble has no threads."""
         raise RuntimeError("a bubble has no threads: its clock could not tell who still works")
 
+    def _set_time(self, now: float) -> None:
+        self._now = now
+        # asyncio runs what is due before time() + resolution, thus exactly what is due now; less vanishes in the sum.
+        self._clock_resolution = math.ulp(now)
+
     def _process_events(self, event_list: list[object]) -> None:
         """Do nothing: there are no events but timers."""
 
@@ -105,6 +112,8 @@ def bubble(fn: Callable[[*Ts], Coroutine[Any, Any, T]], *args: *Ts) -> T:
             names each waiting task with its wait site and its creation site. The tasks are then cancelled.
         RuntimeError: Called from a running event loop, or code inside used a thread.
     """
+    if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the public one raises where no loop runs
+        raise RuntimeError("a bubble cannot run inside a running event loop")
     loop = BubbleLoop()
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         result = runner.run(fn(*args))

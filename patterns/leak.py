@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Coroutine, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
+from types import CoroutineType, FrameType, GeneratorType
 from typing import Any
 
 from patterns.errors import LeakError
@@ -107,15 +107,13 @@ def _wait_site(task: "asyncio.Task[Any]") -> str:
 
 
 def _frames(awaited: object) -> Iterator[FrameType]:
-    """Walk from a coroutine to whatever it awaits, outermost frame first."""
+    """Walk from a coroutine to what it awaits, outermost frame first; an asynchronous generator hides its inside."""
     while awaited is not None:
         frame: FrameType | None = None
         if isinstance(awaited, CoroutineType):
             frame, awaited = awaited.cr_frame, awaited.cr_await
         elif isinstance(awaited, GeneratorType):
             frame, awaited = awaited.gi_frame, awaited.gi_yieldfrom
-        elif isinstance(awaited, AsyncGeneratorType):
-            frame, awaited = awaited.ag_frame, awaited.ag_await
         else:
             return
         if frame is not None:

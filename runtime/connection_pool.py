@@ -25,6 +25,7 @@ from runtime.settings import PostgresSettings
 _BACKOFF_SECONDS: Final = 0.05
 _BACKOFF_MOST_SECONDS: Final = 1.0
 _TIDY_SECONDS: Final = 15.0
+_NEVER: Final = float("-inf")
 
 log = get_logger(__name__)
 
@@ -80,6 +81,7 @@ class ConnectionPool:
         self._random = rng or random.Random()  # noqa: S311 - spreads retries in time, guards nothing
         self._loop = asyncio.get_running_loop()
         self._idle: list[Connection] = []
+        self._open_ones: set[Connection] = set()
         self._waiters: deque[asyncio.Future[Connection]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._size = 0
@@ -93,7 +95,7 @@ class ConnectionPool:
         self._is_closed = False
         self._all_back = asyncio.Event()
         self._opened = self._failed_connects = self._exhausted = self._interrupted = self._expired = 0
-        self._last_success_at = -1e9
+        self._last_success_at = _NEVER
 
     def acquire(self) -> Lease:
         """Return a lease: ``async with pool.acquire() as connection``; errors of the server leave it translated.
@@ -165,6 +167,8 @@ class ConnectionPool:
             self.expire()
         self.give_back(connection)
         if verdict is not Verdict.OTHER:
+            self._last_success_at = _NEVER
+        if verdict is not Verdict.OTHER:
             raise as_unavailable(error) from error
 
     def expire(self) -> None:
@@ -195,6 +199,8 @@ class ConnectionPool:
         except TimeoutError:
             log.warning("Connections were cut off at the end", dependency=DEPENDENCY, connections=self._size)
         finally:
+            for connection in self._open_ones:
+                connection.terminate()  # whoever still has it gets an error at once
             for task in self._tasks:
                 task.cancel()
             if self._tasks:
@@ -256,6 +262,7 @@ class ConnectionPool:
             self._connecting -= 1
             raise
         self._connecting -= 1
+        self._open_ones.add(connection)
         self._size += 1
         self._opened += 1
         self._failures = 0
@@ -267,6 +274,7 @@ class ConnectionPool:
     def _note_failure(self, error: Exception) -> None:
         self._failed_connects += 1
         self._failures += 1
+        self._last_success_at = _NEVER
         most = min(_BACKOFF_MOST_SECONDS, _BACKOFF_SECONDS * 2 ** min(self._failures, 10))
         delay = most * self._random.uniform(0.5, 1.0)
         self._next_attempt_at = self._loop.time() + delay
@@ -301,7 +309,7 @@ class ConnectionPool:
     def _discard(self, connection: Connection) -> None:
         """Close a connection that is not to be lent again, and make room for another."""
         if connection.is_closed():
-            self._forget()
+            self._forget(connection)
         else:
             self._start(self._close(connection))
 
@@ -313,9 +321,10 @@ class ConnectionPool:
             log.debug("A connection would not close", dependency=DEPENDENCY, error=str(error))
         finally:
             connection.terminate()
-            self._forget()
+            self._forget(connection)
 
-    def _forget(self) -> None:
+    def _forget(self, connection: Connection) -> None:
+        self._open_ones.discard(connection)
         self._size -= 1
         if self._size == 0:
             self._all_back.set()

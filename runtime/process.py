@@ -63,12 +63,16 @@ class Process:
 
     def notify(self, number: Signals) -> None:
         """Act on a signal that asks for a stop; on the loop."""
-        if not self.stop.ctx.is_done:
+        if not self.is_stopping():
             self.health.set_draining()
             log.info("Stop requested", signal=number.name)
         else:
             log.warning("Stop forced", signal=number.name)
         self.stop.notify(number)
+
+    def is_stopping(self) -> bool:
+        """Say whether a signal has asked for the stop."""
+        return self.stop.ctx.is_done
 
     def cut_off(self) -> list[str]:
         """Return the phases of the stop that did not come to their end."""
@@ -183,7 +187,7 @@ async def _supervise(
 async def _run_application(process: Process, build: Callable[[], Application]) -> int:
     """Run the application until it ends or the stop is forced, and judge how it ended."""
     await asyncio.sleep(0)  # a signal from before the loop is delivered first
-    if process.stop.ctx.is_done:
+    if process.is_stopping():
         log.info("Stopped before the start")
         return EXIT_OK
     task = asyncio.create_task(_start(process, build), name="application")
@@ -197,7 +201,7 @@ async def _run_application(process: Process, build: Callable[[], Application]) -
     error = asyncio.CancelledError("the application was cancelled") if task.cancelled() else task.exception()
     if error is None:
         return EXIT_FAILED if process.has_failed_phase() else EXIT_OK
-    if isinstance(error, ContextCancelled) and process.stop.ctx.is_done:
+    if isinstance(error, ContextCancelled) and process.is_stopping():
         log.info("Stopped while starting")
         return EXIT_OK
     log.error("Application failed", exc_info=error)

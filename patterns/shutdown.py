@@ -9,7 +9,7 @@ second signal, which kills the process without a word.
 import asyncio
 import signal
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from signal import Signals
 from typing import Any, Literal
@@ -116,16 +116,13 @@ class Shutdown:
             NotImplementedError: The event loop has no signals (Windows, or a bubble).
         """
         loop = asyncio.get_running_loop()
-        heard = signals or (signal.SIGTERM, signal.SIGINT)
-        before = {number: signal.getsignal(number) for number in heard}
-        try:
-            for number in heard:
+        with ExitStack() as restore:
+            for number in signals or (signal.SIGTERM, signal.SIGINT):
+                before = signal.getsignal(number) or signal.SIG_DFL
                 loop.add_signal_handler(number, self.notify, number)
+                restore.callback(signal.signal, number, before)
+                restore.callback(loop.remove_signal_handler, number)
             yield
-        finally:
-            for number in heard:
-                loop.remove_signal_handler(number)
-                signal.signal(number, before[number])
 
     def notify(self, number: Signals) -> None:
         """Act as if the signal had come. For the event loop's thread; others go through call_soon_threadsafe."""
@@ -148,7 +145,7 @@ class Shutdown:
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
-        self._begin()
+        timer = self._begin()
         reports = []
         try:
             for name, fn in phases:
@@ -156,7 +153,8 @@ class Shutdown:
                 self._report(report)
                 reports.append(report)
         finally:
-            self._disarm()
+            timer.cancel()
+            self._timer = None
         first = self._received[0] if self._received else None
         return ShutdownResult(first, tuple(reports), loop.time() - started, self.forced.cause)
 
@@ -167,20 +165,16 @@ class Shutdown:
             remaining = max(0.0, self._begun_at + self._budget_seconds - asyncio.get_running_loop().time())
         return ShutdownStatistics(len(self._received), self._phase, remaining)
 
-    def _begin(self) -> None:
+    def _begin(self) -> asyncio.TimerHandle:
         loop = asyncio.get_running_loop()
         if self._begun_at is None:
             self._begun_at = loop.time()
         if self._timer is None:
             self._timer = loop.call_at(self._begun_at + self._budget_seconds, self._run_out)
+        return self._timer
 
     def _run_out(self) -> None:
         self.forced.cancel(DeadlineExceeded(f"the budget of {self._budget_seconds:g} s is over"))
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     async def _run_phase(self, name: str, fn: Callable[[], Coroutine[Any, Any, object]]) -> PhaseReport:
         if self.forced.is_done:

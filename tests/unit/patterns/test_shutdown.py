@@ -1,0 +1,429 @@
+"""Shutdown: the ordered stop, on the virtual clock and, in processes of their own, with real signals."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+from patterns.bubble import bubble, wait_idle
+from patterns.channel import Channel
+from patterns.errors import DeadlineExceeded, SignalReceived
+from patterns.select import receive, select
+from patterns.shutdown import PhaseReport, Shutdown, ShutdownResult, ShutdownStatistics
+
+ROOT = Path(__file__).parents[3]
+FOREVER = 1_000_000.0
+
+
+def now() -> float:
+    """Return the time of the running loop."""
+    return asyncio.get_running_loop().time()
+
+
+async def take(seconds: float) -> None:
+    """Be a phase that takes some time."""
+    await asyncio.sleep(seconds)
+
+
+async def two() -> None:
+    """Take two seconds."""
+    await take(2)
+
+
+async def three() -> None:
+    """Take three seconds."""
+    await take(3)
+
+
+async def hang() -> None:
+    """Never end by oneself."""
+    await take(FOREVER)
+
+
+async def refuse_to_end() -> None:
+    """Never end, even when cancelled."""
+    while True:
+        try:
+            await take(FOREVER)
+        except asyncio.CancelledError:
+            continue
+
+
+async def fail() -> None:
+    """Raise."""
+    raise ValueError("broken")
+
+
+def outcomes(result: ShutdownResult) -> list[tuple[str, float, str]]:
+    """Return name, seconds and outcome of each phase."""
+    return [(phase.name, phase.seconds, phase.outcome) for phase in result.phases]
+
+
+def test_first_signal_fits_a_select_and_is_the_cause() -> None:
+    """The select over server_errors and the signals yields the signal, and the context ends with it as its cause."""
+
+    async def main() -> None:
+        stop = Shutdown(10)
+        server_errors: Channel[BaseException] = Channel(1)
+        failed, stopped = receive(server_errors), receive(stop.signals)
+        asyncio.get_running_loop().call_later(5, stop.notify, signal.SIGTERM)
+        assert await select(failed, stopped) is stopped
+        assert stopped.value is signal.SIGTERM
+        assert now() == 5
+        cause = stop.ctx.cause
+        assert isinstance(cause, SignalReceived)
+        assert cause.signal is signal.SIGTERM
+        assert str(cause) == "received SIGTERM"
+        assert not stop.forced.is_done
+
+    bubble(main)
+
+
+def test_signal_that_comes_before_anyone_listens_is_kept() -> None:
+    """A signal during the start waits in the channel for the select that comes later."""
+
+    async def main() -> signal.Signals:
+        stop = Shutdown(10)
+        stop.notify(signal.SIGINT)
+        await asyncio.sleep(3)
+        return await stop.signals.receive()
+
+    assert bubble(main) is signal.SIGINT
+
+
+def test_phases_run_in_order_and_each_is_reported_with_its_duration() -> None:
+    """Phases run one after another; each report is given when its phase has ended; the result is clean."""
+
+    async def main() -> None:
+        told: list[tuple[float, PhaseReport]] = []
+        stop = Shutdown(10, report=lambda report: told.append((now(), report)))
+        stop.notify(signal.SIGTERM)
+        result = await stop.run(("stop intake", two), ("drain", three))
+        assert outcomes(result) == [("stop intake", 2, "done"), ("drain", 3, "done")]
+        assert [at for at, _ in told] == [2, 5]
+        assert tuple(report for _, report in told) == result.phases
+        assert (result.signal, result.seconds, result.forced_by) == (signal.SIGTERM, 5, None)
+        assert result.is_clean
+        assert result.left_over == ()
+
+    bubble(main)
+
+
+def test_failed_phase_does_not_keep_the_next_from_running() -> None:
+    """A phase that raises, or is cancelled by something of its own, is reported as failed; the stop goes on."""
+
+    async def cancelled_inside() -> None:
+        raise asyncio.CancelledError
+
+    async def main() -> None:
+        result = await Shutdown(10).run(("bad", fail), ("odd", cancelled_inside), ("good", two))
+        assert outcomes(result) == [("bad", 0, "failed"), ("odd", 0, "failed"), ("good", 2, "done")]
+        assert str(result.phases[0].error) == "broken"
+        assert isinstance(result.phases[1].error, asyncio.CancelledError)
+        assert not result.is_clean
+        assert result.left_over == ()
+        assert result.signal is None
+
+    bubble(main)
+
+
+def test_end_of_the_budget_cuts_the_phase_off_and_skips_the_rest() -> None:
+    """The budget counts from the first signal; at its end the phase at hand is cancelled, and the result says where."""
+
+    async def main() -> None:
+        stop = Shutdown(10)
+        stop.notify(signal.SIGTERM)
+        await asyncio.sleep(4)
+        result = await stop.run(("quick", two), ("slow", hang), ("never", two))
+        assert outcomes(result) == [("quick", 2, "done"), ("slow", 4, "cut off"), ("never", 0, "skipped")]
+        assert now() == 10
+        assert isinstance(result.forced_by, DeadlineExceeded)
+        assert str(result.forced_by) == "the budget of 10 s is over"
+        assert result.left_over[0].startswith(f"slow: cut off at {__file__}:")
+        assert "in take (sleep)" in result.left_over[0]
+        assert result.left_over[1] == "never: skipped"
+        assert not result.is_clean
+
+    bubble(main)
+
+
+def test_second_signal_cuts_off_at_once() -> None:
+    """The second signal, whichever it is, ends the phase at hand and is named as what forced the stop."""
+
+    async def main() -> None:
+        stop = Shutdown(10)
+        stop.notify(signal.SIGTERM)
+        asyncio.get_running_loop().call_later(3, stop.notify, signal.SIGINT)
+        asyncio.get_running_loop().call_later(3, stop.notify, signal.SIGINT)
+        result = await stop.run(("slow", hang), ("never", two))
+        assert outcomes(result) == [("slow", 3, "cut off"), ("never", 0, "skipped")]
+        assert isinstance(result.forced_by, SignalReceived)
+        assert result.forced_by.signal is signal.SIGINT
+        assert result.signal is signal.SIGTERM
+
+    bubble(main)
+
+
+def test_second_signal_before_the_stop_begins_skips_everything() -> None:
+    """When both signals came while the process was still starting, no phase is begun."""
+
+    async def main() -> None:
+        stop = Shutdown(10)
+        stop.notify(signal.SIGTERM)
+        stop.notify(signal.SIGTERM)
+        assert stop.forced.is_done
+        result = await stop.run(("never", two))
+        assert outcomes(result) == [("never", 0, "skipped")]
+
+    bubble(main)
+
+
+def test_budget_ends_also_when_no_stop_was_run() -> None:
+    """A process that does not get to its stop after a signal is told by `forced` that its time is up."""
+
+    async def main() -> float:
+        stop = Shutdown(10)
+        await asyncio.sleep(1)
+        stop.notify(signal.SIGTERM)
+        await stop.forced.wait()
+        return now()
+
+    assert bubble(main) == 11
+
+
+def test_phase_that_refuses_its_cancel_is_given_up() -> None:
+    """After cancel_seconds more a phase that does not end is reported as stuck, and the stop returns without it."""
+
+    async def main() -> None:
+        stop = Shutdown(10, cancel_seconds=2)
+        result = await stop.run(("stubborn", refuse_to_end), ("never", two))
+        assert outcomes(result) == [("stubborn", 12, "stuck"), ("never", 0, "skipped")]
+        assert result.left_over[0].startswith("stubborn: stuck at ")
+        assert now() == 12
+        (task,) = asyncio.all_tasks() - {asyncio.current_task()}
+        coroutine = task.get_coro()
+        assert asyncio.iscoroutine(coroutine)
+        with pytest.raises(ValueError, match="out"):
+            coroutine.throw(ValueError("out"))  # nothing else gets it out
+        task.cancel()
+
+    bubble(main)
+
+
+def test_phase_that_fails_while_it_is_cut_off_keeps_its_error() -> None:
+    """What goes wrong in the clean-up of a cancelled phase is in its report; a clean end leaves none."""
+
+    async def clean_badly() -> None:
+        try:
+            await hang()
+        finally:
+            raise ValueError("in clean-up")
+
+    async def finish_anyway() -> None:
+        try:
+            await hang()
+        except asyncio.CancelledError:
+            return
+
+    async def main() -> None:
+        result = await Shutdown(1).run(("bad", clean_badly))
+        assert result.phases[0].outcome == "cut off"
+        assert str(result.phases[0].error) == "in clean-up"
+        result = await Shutdown(1).run(("good", finish_anyway))
+        assert (result.phases[0].outcome, result.phases[0].error) == ("cut off", None)
+
+    bubble(main)
+
+
+def test_second_run_goes_on_under_the_same_budget() -> None:
+    """Phases run in two calls share one budget, and between the calls its clock goes on."""
+
+    async def main() -> None:
+        stop = Shutdown(10)
+        assert stop.statistics() == ShutdownStatistics(signals_received=0, phase=None, remaining_seconds=None)
+        first = await stop.run(("first", three))
+        await asyncio.sleep(3)
+        assert stop.statistics() == ShutdownStatistics(signals_received=0, phase=None, remaining_seconds=4)
+        second = await stop.run(("second", hang))
+        assert first.is_clean
+        assert outcomes(second) == [("second", 4, "cut off")]
+
+    bubble(main)
+
+
+def test_statistics_name_the_phase_at_hand() -> None:
+    """While a stop runs the statistics say how far it is."""
+
+    async def main() -> None:
+        stop = Shutdown(10)
+        stop.notify(signal.SIGTERM)
+        task = asyncio.create_task(stop.run(("drain", three)))
+        await asyncio.sleep(1)
+        assert stop.statistics() == ShutdownStatistics(signals_received=1, phase="drain", remaining_seconds=9)
+        assert (await task).is_clean
+
+    bubble(main)
+
+
+def test_cancelled_run_cancels_its_phase_and_raises() -> None:
+    """A cancel of the stop itself is passed to the phase at hand, which may clean up, and is raised."""
+
+    async def main() -> None:
+        cleaned: list[str] = []
+
+        async def clean_up() -> None:
+            try:
+                await hang()
+            finally:
+                await asyncio.sleep(0.5)
+                cleaned.append("clean")
+
+        stop = Shutdown(10)
+        task = asyncio.create_task(stop.run(("phase", clean_up)))
+        await wait_idle()
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+        assert cleaned == ["clean"]
+        assert stop.statistics().phase is None
+
+    bubble(main)
+
+
+@pytest.mark.parametrize(("budget", "cancel", "name"), [(0.0, 1.0, "budget_seconds"), (1.0, -1.0, "cancel_seconds")])
+def test_wrong_argument_is_named(budget: float, cancel: float, name: str) -> None:
+    """A budget of nothing and a negative time to end are refused."""
+    with pytest.raises(ValueError, match=name):
+        Shutdown(budget, cancel_seconds=cancel)
+
+
+async def test_listening_hears_real_signals_and_restores_what_was_before() -> None:
+    """In the block the signals reach the channel; after it the former handlers are back."""
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    stop = Shutdown(10)
+    with stop.listen(signal.SIGUSR1):
+        signal.raise_signal(signal.SIGUSR1)
+        assert await stop.signals.receive() is signal.SIGUSR1
+    stop = Shutdown(10)
+    with stop.listen():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        await stop.forced.wait()
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
+    await stop.run()  # lets go of the budget's timer
+
+
+def test_listening_outside_the_main_thread_is_refused() -> None:
+    """Only the main thread gets signals, so elsewhere it raises, and changes nothing."""
+    refused: list[type[BaseException]] = []
+
+    async def main() -> None:
+        try:
+            with Shutdown(1).listen():
+                pass
+        except (RuntimeError, ValueError) as error:
+            refused.append(type(error))
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    thread.join()
+    assert refused == [RuntimeError]
+
+
+PROGRAM = """
+import asyncio, sys
+from patterns import Shutdown, receive, select
+
+async def quick():
+    await asyncio.sleep(0)
+
+async def slow():
+    await asyncio.sleep(float(sys.argv[2]))
+
+async def main():
+    stop = Shutdown(float(sys.argv[1]), report=lambda phase: print(phase.name, phase.outcome, flush=True))
+    with stop.listen():
+        print("ready", flush=True)
+        signals = receive(stop.signals)
+        await select(signals)
+        print("received", signals.value.name, flush=True)
+        result = await stop.run(("stop intake", quick), ("drain", slow), ("close", quick))
+    for line in result.left_over:
+        print("left over:", line, flush=True)
+    return 0 if result.is_clean else 1
+
+sys.exit(asyncio.run(main()))
+"""
+
+
+class Program:
+    """The program above in a process of its own."""
+
+    def __init__(self, budget_seconds: float, drain_seconds: float) -> None:
+        command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(budget_seconds), str(drain_seconds)]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self.process.stdout is not None
+        self._output = self.process.stdout
+        assert self.line() == "ready"
+
+    def line(self) -> str:
+        """Read the next line."""
+        return self._output.readline().rstrip()
+
+    def end(self) -> tuple[int, list[str]]:
+        """Return the exit status and the lines not yet read."""
+        with self.process:
+            lines = self._output.read().splitlines()
+        return self.process.returncode, lines
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_process_stops_in_order_with_status_0_at_the_first_signal(number: signal.Signals) -> None:
+    """A real SIGTERM or SIGINT runs every phase, and the process ends with status 0 and nothing left over."""
+    program = Program(budget_seconds=60, drain_seconds=0)
+    program.process.send_signal(number)
+    status, lines = program.end()
+    assert lines == [f"received {number.name}", "stop intake done", "drain done", "close done"]
+    assert status == 0
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_process_is_forced_by_the_second_signal_with_status_1_and_says_what_is_left(second: signal.Signals) -> None:
+    """A second real signal in the middle of the drain ends the process; its last lines are the left-over list."""
+    program = Program(budget_seconds=60, drain_seconds=600)
+    program.process.send_signal(signal.SIGTERM)
+    assert program.line() == "received SIGTERM"
+    assert program.line() == "stop intake done"
+    program.process.send_signal(second)
+    status, lines = program.end()
+    assert lines[:2] == ["drain cut off", "close skipped"]
+    assert lines[2].startswith("left over: drain: cut off at <string>:9 in slow (sleep)")
+    assert lines[3:] == ["left over: close: skipped"]
+    assert status == 1
+
+
+def test_process_whose_budget_runs_out_ends_with_status_1_and_says_what_is_left() -> None:
+    """When the drain takes longer than the budget the process cuts it off by itself."""
+    program = Program(budget_seconds=0.2, drain_seconds=600)
+    program.process.send_signal(signal.SIGTERM)
+    status, lines = program.end()
+    assert lines[:4] == ["received SIGTERM", "stop intake done", "drain cut off", "close skipped"]
+    assert lines[4].startswith("left over: drain: cut off at")
+    assert status == 1
+
+
+def test_ten_signals_at_once_neither_kill_nor_hang_the_process() -> None:
+    """A burst of signals is one first and one forcing signal: the process ends by itself, by status 0 or 1."""
+    program = Program(budget_seconds=60, drain_seconds=600)
+    for _ in range(10):
+        program.process.send_signal(signal.SIGTERM)
+    program.process.send_signal(signal.SIGINT)
+    status, lines = program.end()
+    assert lines[0].startswith("received SIG")
+    assert lines[-1] == "left over: close: skipped"
+    assert status == 1

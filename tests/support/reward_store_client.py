@@ -61,7 +61,6 @@ class Api:
             verifier=TokenVerifier(AuthSettings(secret_file=secret_file)),
             routers=[build_routes(store, canceller, self._nudge)],
             domain_errors=DOMAIN_ERRORS,
-            write_line=lambda _: None,
         )
 
     def _nudge(self) -> None:

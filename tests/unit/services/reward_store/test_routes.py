@@ -147,7 +147,7 @@ async def test_a_missing_or_misspelt_key_is_refused(
     store: FakeRewardStore, member: httpx.AsyncClient, key: str | None
 ) -> None:
     """Without a sound key nothing is redeemed."""
-    headers = [] if key is None else [("idempotency-key", key.encode())]
+    headers = {} if key is None else {b"idempotency-key": key.encode()}
     answer = await member.post("/v1/redemptions", json=COFFEE, headers=headers)
     assert_problem(answer, 422, "invalid-request")
     assert store.redemptions == {}

@@ -23,7 +23,7 @@ from services.coupon_consumer.errors import OwnershipLostError, PoisonFloodError
 from services.coupon_consumer.metrics import ConsumeMetrics
 from services.coupon_consumer.position import Positions
 from services.coupon_consumer.settings import BreakerSettings, RetrySettings
-from services.coupon_consumer.store import CouponStore, Progress, Work
+from services.coupon_consumer.store import Progress, Store, Work
 
 _log = get_logger(__name__)
 
@@ -64,7 +64,7 @@ class EventHandler:
     def __init__(
         self,
         consumer: KafkaConsumer[Decoded],
-        store: CouponStore,
+        store: Store,
         positions: Positions,
         metrics: ConsumeMetrics,
         *,

@@ -9,7 +9,7 @@ from runtime.kafka_topic import TopicDescription
 from runtime.logs import get_logger
 from services.coupon_consumer.decode import Decoded
 from services.coupon_consumer.errors import OffsetOutOfRangeError
-from services.coupon_consumer.store import CouponStore, Progress
+from services.coupon_consumer.store import Progress, Store
 
 _log = get_logger(__name__)
 Start = Literal["earliest", "latest"]
@@ -41,7 +41,7 @@ class Standing:
 class Positions:
     """The standings of the partitions that this member reads; for one task."""
 
-    def __init__(self, reader: Reader, store: CouponStore, topic: Topic, start: Start) -> None:
+    def __init__(self, reader: Reader, store: Store, topic: Topic, start: Start) -> None:
         self._reader = reader
         self._store = store
         self._topic = topic

@@ -9,7 +9,7 @@ import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import asyncpg
 import orjson
@@ -128,6 +128,15 @@ class Saved:
     stored: int
     skipped: int
     dead_lettered: int
+
+
+class Store(Protocol):
+    """What reading needs of the tables; `CouponStore` has it."""
+
+    async def load_offsets(self, topic_id: str, partitions: Iterable[int]) -> dict[int, int]: ...  # noqa: D102 - as there
+    async def begin_at(self, topic_id: str, offsets: Mapping[int, int]) -> None: ...  # noqa: D102 - as there
+    async def knows_other_topic(self, topic_id: str) -> bool: ...  # noqa: D102 - as there
+    async def save(self, work: Work) -> Saved: ...  # noqa: D102 - as there
 
 
 class CouponStore:

@@ -10,12 +10,11 @@ import time
 from patterns import Context, ContextError
 from runtime.errors import DependencyUnavailable
 from runtime.kafka_consumer import KafkaConsumer
-from runtime.kafka_topic import KafkaTopic
 from runtime.logs import get_logger
 from services.coupon_consumer.decode import Decoded
 from services.coupon_consumer.metrics import ConsumeMetrics
-from services.coupon_consumer.position import Positions, Standing
-from services.coupon_consumer.store import CouponStore
+from services.coupon_consumer.position import Positions, Standing, Topic
+from services.coupon_consumer.store import Store
 
 _log = get_logger(__name__)
 
@@ -27,8 +26,8 @@ class Watch:
         self,
         consumer: KafkaConsumer[Decoded],
         positions: Positions,
-        store: CouponStore,
-        topic: KafkaTopic,
+        store: Store,
+        topic: Topic,
         metrics: ConsumeMetrics,
         *,
         check_seconds: float,

@@ -1,91 +1,93 @@
-"""The coupon store without a database: the pure rules of `loyalty.coupon` on a dictionary."""
+"""The consumer's tables and its brokers' answers in memory, with failures that a test asks for."""
 
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping
 
-from loyalty.coupon import Coupon, CouponStatus, cancel, redeem
-from loyalty.errors import CouponNotFoundError, ExpiryInPastError
-from runtime.errors import IdempotencyKeyReusedError
-from runtime.stored_answer import IdempotencyKey, StoredAnswer
-from services.coupon_api.coupon_view import CouponView, encode
-from services.coupon_api.store import IssueOrder, PagePosition
-from services.coupon_api.trace import Tracer
+from loyalty.event import FlatEvent
+from runtime.errors import DependencyUnavailable
+from runtime.kafka_topic import TopicDescription
+from services.coupon_consumer.decode import Poison, newest
+from services.coupon_consumer.errors import OwnershipLostError
+from services.coupon_consumer.store import Saved, Work
 
 
 class FakeCouponStore:
-    """A `CouponStore` of one loop: every call is done before it would wait, so calls never overlap."""
+    """Keeps offsets, coupons and dead letters by the rules of the real store.
+
+    Attributes:
+        failures: how many of the next calls find the database away.
+        tries: every call of `save`, failed or not.
+    """
 
     def __init__(self) -> None:
-        self.tracer = Tracer(capacity=1_024)
-        self.coupons: dict[str, Coupon] = {}
-        self.answers: dict[tuple[str, str, str], tuple[bytes, StoredAnswer, datetime]] = {}
+        self.offsets: dict[tuple[str, int], int] = {}
+        self.coupons: dict[str, FlatEvent] = {}
+        self.dead_letters: list[Poison] = []
+        self.failures = 0
+        self.tries = 0
 
-    async def find_coupon(self, code: str) -> CouponView | None:
-        """See `CouponStore`."""
-        self.tracer.start("find_coupon")()
-        coupon = self.coupons.get(code)
-        return None if coupon is None else view_of(coupon)
+    def _reach(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise DependencyUnavailable("postgres", "away")
 
-    async def list_coupons(self, member_id: str, limit: int, after: PagePosition | None) -> list[CouponView]:
-        """See `CouponStore`."""
-        mine = [coupon for coupon in self.coupons.values() if coupon.member_id == member_id]
-        mine.sort(key=lambda coupon: (coupon.issued_at, coupon.code), reverse=True)
-        rest = [coupon for coupon in mine if after is None or (coupon.issued_at, coupon.code) < after]
-        return [view_of(coupon) for coupon in rest[:limit]]
+    async def load_offsets(self, topic_id: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Return the next offset of each partition that has one."""
+        self._reach()
+        return {p: self.offsets[topic_id, p] for p in partitions if (topic_id, p) in self.offsets}
 
-    async def issue_coupon(self, order: IssueOrder, key: IdempotencyKey) -> StoredAnswer:
-        """See `CouponStore`."""
-        place = (key.subject, key.route, key.key)
-        if place in self.answers:
-            body_hash, answer, _ = self.answers[place]
-            if body_hash != key.body_hash:
-                raise IdempotencyKeyReusedError
-            return answer
-        now = datetime.now(UTC)
-        if order.expires_at <= now:
-            raise ExpiryInPastError
-        coupon = Coupon(order.code, order.member_id, order.reward_id, None, order.value, now, order.expires_at)
-        self.coupons[coupon.code] = coupon
-        answer = StoredAnswer(status=201, body=encode(view_of(coupon)))
-        self.answers[place] = (key.body_hash, answer, now)
-        return answer
+    async def begin_at(self, topic_id: str, offsets: Mapping[int, int]) -> None:
+        """Store where partitions begin, unless they have an offset."""
+        self._reach()
+        for partition, offset in offsets.items():
+            self.offsets.setdefault((topic_id, partition), offset)
 
-    async def redeem_coupon(self, code: str, member_id: str) -> CouponView:
-        """See `CouponStore`."""
-        coupon = self.coupons.get(code)
-        if coupon is None or coupon.member_id != member_id:
-            raise CouponNotFoundError
-        self.coupons[code] = redeem(coupon, datetime.now(UTC))
-        return view_of(self.coupons[code])
+    async def knows_other_topic(self, topic_id: str) -> bool:
+        """Say whether there are offsets under another topic id."""
+        self._reach()
+        return any(known != topic_id for known, _ in self.offsets)
 
-    async def cancel_coupon(self, order: Coupon) -> CouponView:
-        """See `CouponStore`."""
-        coupon = self.coupons.get(order.code)
-        cancelled = cancel(coupon, order) if coupon else replace(order, status=CouponStatus.CANCELLED)
-        self.coupons[order.code] = cancelled
-        return view_of(cancelled)
-
-    async def delete_old_keys(self, older_than: timedelta, limit: int) -> int:
-        """See `CouponStore`."""
-        end = datetime.now(UTC) - older_than
-        old = [place for place, (_, _, created_at) in self.answers.items() if created_at < end][:limit]
-        for place in old:
-            del self.answers[place]
-        return len(old)
+    async def save(self, work: Work) -> Saved:
+        """Store all of it, or nothing."""
+        self.tries += 1
+        self._reach()
+        lost = [
+            step.partition
+            for step in work.progress
+            if self.offsets.get((step.topic_id, step.partition)) != step.expected or step.next_offset <= step.expected
+        ]
+        if lost:
+            raise OwnershipLostError(lost)
+        for step in work.progress:
+            self.offsets[step.topic_id, step.partition] = step.next_offset
+        stored = 0
+        for event in newest(work.events):
+            known = self.coupons.get(event.code)
+            if known is None or known.version < event.version:
+                self.coupons[event.code] = event
+                stored += 1
+        self.dead_letters += work.poison
+        return Saved(stored, len(work.events) - stored, len(work.poison))
 
 
-def view_of(coupon: Coupon) -> CouponView:
-    """Return the row that the database would give for the coupon now."""
-    return CouponView(
-        code=coupon.code,
-        member_id=coupon.member_id,
-        reward_id=coupon.reward_id,
-        redemption_id=None if coupon.redemption_id is None else str(coupon.redemption_id),
-        value_cents=coupon.value.cents,
-        currency=coupon.value.currency,
-        issued_at=coupon.issued_at,
-        expires_at=coupon.expires_at,
-        status=coupon.status_at(datetime.now(UTC)).value,
-        redeemed_at=coupon.redeemed_at,
-        version=coupon.version,
-    )
+class FakeTopic:
+    """A topic's id, beginnings and ends; `is_silent` makes the brokers not answer."""
+
+    def __init__(self, topic_id: str = "id-1", *, first: int = 0, end: int = 100) -> None:
+        self.topic_id = topic_id
+        self.first = first
+        self.end = end
+        self.is_silent = False
+
+    async def describe(self) -> TopicDescription:
+        """Return id and partitions."""
+        if self.is_silent:
+            raise DependencyUnavailable("kafka", "silent")
+        return TopicDescription(self.topic_id, (0, 1, 2))
+
+    async def earliest(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Return the first offsets."""
+        return dict.fromkeys(partitions, self.first)
+
+    async def latest(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Return the ends."""
+        return dict.fromkeys(partitions, self.end)

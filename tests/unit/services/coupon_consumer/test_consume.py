@@ -1,0 +1,217 @@
+"""Reading and storing on a virtual clock: clean exits, tries, lost ownership, floods."""
+
+import asyncio
+
+import pytest
+
+from patterns import bubble
+from runtime.errors import DependencyUnavailable
+from runtime.kafka_batch import KafkaReadError
+from services.coupon_consumer.consume import consume_messages
+from services.coupon_consumer.errors import PoisonFloodError
+from services.coupon_consumer.settings import RetrySettings
+from services.coupon_consumer.store import Saved, Work
+from tests.support.coupon_events import some_event
+from tests.support.fake_coupon_store import FakeCouponStore
+from tests.unit.services.coupon_consumer.member import Member
+
+LONG_AWAY = 20
+
+
+def test_ended_context_is_a_clean_exit_after_the_batch_in_hand() -> None:
+    """Whatever was read is stored before the loop returns; what still waits in the channel is not."""
+
+    async def scenario() -> None:
+        member = Member()
+
+        class Stopping(FakeCouponStore):
+            """Is told to stop while it stores."""
+
+            async def save(self, work: Work) -> Saved:
+                """Store slowly."""
+                member.ctx.cancel()
+                await asyncio.sleep(1)
+                return await super().save(work)
+
+        member.store = member.handler._store = member.positions._store = Stopping()
+        await member.place(0)
+        events = [some_event(), some_event()]
+        member.hand_over(member.batch(events[:1]))
+        member.hand_over(member.batch(events[1:], first=1))
+        await consume_messages(member.ctx, member.consumer, member.handler, batch_records=1)
+        assert set(member.store.coupons) == {events[0].coupon.code}
+
+    bubble(scenario)
+
+
+def test_failed_read_is_no_clean_exit() -> None:
+    """The loop raises the read's own error."""
+
+    async def scenario() -> None:
+        member = Member()
+        member.consumer._reader.failure = LookupError("in a callback")
+        member.consumer._channel.close()
+        with pytest.raises(KafkaReadError):
+            await consume_messages(member.ctx, member.consumer, member.handler, batch_records=1)
+
+    bubble(scenario)
+
+
+def test_context_that_ends_between_tries_leaves_the_batch_to_the_next_owner() -> None:
+    """The loop returns at once, and nothing of the batch is stored."""
+
+    async def scenario() -> float:
+        member = Member()
+        await member.place(0)
+        member.store.failures = 10_000
+        member.hand_over(member.batch([some_event()]))
+        loop = asyncio.get_running_loop()
+        loop.call_later(60, member.ctx.cancel)
+        await consume_messages(member.ctx, member.consumer, member.handler, batch_records=1)
+        assert member.store.coupons == {}
+        return loop.time()
+
+    assert bubble(scenario) == 60
+
+
+def test_database_away_is_waited_out_with_at_most_one_try_a_second() -> None:
+    """Nothing is lost or dead-lettered, tries are few and never in step, readiness is red meanwhile and then green."""
+
+    async def scenario() -> None:
+        member = Member()
+        await member.place(0)
+        await member.handler.check()
+        member.store.failures = LONG_AWAY
+        event = some_event()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        storing = asyncio.create_task(member.handler.handle(member.ctx, [member.batch([event])]))
+        await asyncio.sleep(10)
+        with pytest.raises(DependencyUnavailable):
+            await member.handler.check()
+        await storing
+        waited = loop.time() - began
+        retry = RetrySettings()
+        assert member.store.tries == LONG_AWAY + 1
+        assert LONG_AWAY <= waited <= LONG_AWAY * retry.most_seconds
+        assert set(member.store.coupons) == {event.coupon.code}
+        assert member.store.dead_letters == []
+        await member.handler.check()
+        assert member.metric("lp_consumer_tries_total", outcome="unavailable") == LONG_AWAY
+        assert member.bytes_held() == 0
+
+    bubble(scenario)
+
+
+def test_placing_is_tried_again_too() -> None:
+    """A partition that comes while the database is away is placed when it is back."""
+
+    async def scenario() -> None:
+        member = Member()
+        member.store.failures = 3
+        await member.place(0)
+        assert member.orders() == {0: 0}
+
+    bubble(scenario)
+
+
+def test_revoke_between_tries_drops_the_batch() -> None:
+    """A partition that is given up while its batch waits is not stored by us, and its bytes come back."""
+
+    async def scenario() -> None:
+        member = Member()
+        await member.place(0, 1)
+        member.store.failures = 3
+        events = [some_event(), some_event()]
+        work = [member.batch(events[:1]), member.batch(events[1:], partition=1)]
+        storing = asyncio.create_task(member.handler.handle(member.ctx, work))
+        await asyncio.sleep(0.5)
+        assert not member.consumer.is_in_work(0)
+        member.consumer._ledger.revoke([0])
+        await storing
+        assert set(member.store.coupons) == {events[1].coupon.code}
+        assert member.bytes_held() == 0
+
+    bubble(scenario)
+
+
+def test_lost_ownership_costs_only_the_partition_that_was_lost() -> None:
+    """The others' records of the same batch are stored; the lost one is to be placed again, and its batch is gone."""
+
+    async def scenario() -> None:
+        member = Member()
+        await member.place(0, 1)
+        member.orders()
+        events = [some_event(), some_event()]
+        work = [member.batch(events[:1]), member.batch(events[1:], partition=1)]
+        member.store.offsets["id-1", 0] = 7
+        before = member.consumer.owned()
+        await member.handler.handle(member.ctx, work)
+        assert set(member.store.coupons) == {events[1].coupon.code}
+        assert member.store.offsets == {("id-1", 0): 7, ("id-1", 1): 1}
+        assert member.orders() == {0: None}
+        assert member.consumer.owned()[0] > before[0]
+        assert member.bytes_held() == 0
+        assert member.metric("lp_consumer_tries_total", outcome="ownership_lost") == 1
+
+    bubble(scenario)
+
+
+def test_several_batches_of_a_partition_are_one_step() -> None:
+    """Batches that follow on one another are stored in one transaction, from the first offset to the last."""
+
+    async def scenario() -> None:
+        member = Member()
+        await member.place(0)
+        events = [some_event() for _ in range(3)]
+        work = [member.batch(events[:2]), member.batch(events[2:], first=5, poison=2)]
+        await member.handler.handle(member.ctx, work)
+        assert member.store.tries == 1
+        assert member.store.offsets == {("id-1", 0): 8}
+        assert set(member.store.coupons) == {event.coupon.code for event in events}
+        assert [each.record.offset() for each in member.store.dead_letters] == [6, 7]
+        assert member.metric("lp_consumer_records_total", outcome="stored") == 3
+        assert member.metric("lp_consumer_records_total", outcome="dead_lettered") == 2
+        assert member.metric("lp_consumer_batch_records_sum") == 5
+
+    bubble(scenario)
+
+
+def test_flood_of_poison_opens_the_breaker_and_a_healthy_batch_closes_it() -> None:
+    """Each batch of the flood waits longer than the last, readiness is red, nothing is skipped; a good one ends it."""
+
+    async def scenario() -> None:
+        member = Member()
+        await member.place(0)
+        loop = asyncio.get_running_loop()
+        waits: list[float] = []
+        for number in range(4):
+            began = loop.time()
+            await member.handler.handle(member.ctx, [member.batch([], first=10 * number, poison=10)])
+            waits.append(loop.time() - began)
+            with pytest.raises(PoisonFloodError):
+                await member.handler.check()
+        assert all(5 * 2**n / 2 <= wait <= 5 * 2**n for n, wait in enumerate(waits))
+        assert member.metric("lp_consumer_breaker_open") == 1
+        assert len(member.store.dead_letters) == 40
+        began = loop.time()
+        await member.handler.handle(member.ctx, [member.batch([some_event() for _ in range(10)], first=40)])
+        assert loop.time() == began
+        await member.handler.check()
+        assert member.metric("lp_consumer_breaker_open") == 0
+        assert member.store.offsets == {("id-1", 0): 50}
+
+    bubble(scenario)
+
+
+def test_programming_error_is_not_waited_out() -> None:
+    """Anything that is not a state of a server ends the reading at once."""
+
+    async def scenario() -> None:
+        member = Member()
+        await member.place(0)
+        member.store.tries = None  # type: ignore[assignment] # the mistake
+        with pytest.raises(TypeError):
+            await member.handler.handle(member.ctx, [member.batch([some_event()])])
+
+    bubble(scenario)

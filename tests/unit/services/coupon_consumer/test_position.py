@@ -1,0 +1,194 @@
+"""Where a partition begins, and what the watch beside the reading notices."""
+
+import time
+
+import pytest
+
+from patterns import bubble
+from runtime.errors import DependencyUnavailable
+from runtime.kafka_batch import Assigned
+from services.coupon_consumer.clean_up import remove_old
+from services.coupon_consumer.dead_letters import DeadLetters
+from services.coupon_consumer.errors import OffsetOutOfRangeError
+from services.coupon_consumer.position import Start
+from services.coupon_consumer.settings import DeadLetterSettings
+from tests.support.coupon_events import some_event
+from tests.unit.services.coupon_consumer.member import Member
+
+
+@pytest.mark.parametrize(("start", "offset"), [("earliest", 4), ("latest", 90)])
+def test_first_start_is_where_the_settings_say(start: Start, offset: int) -> None:
+    """A partition that was never seen begins at the topic's beginning or end, and that is stored."""
+
+    async def scenario() -> None:
+        member = Member(start=start)
+        member.topic.first, member.topic.end = 4, 90
+        await member.place(0)
+        assert member.orders() == {0: offset}
+        assert member.store.offsets == {("id-1", 0): offset}
+
+    bubble(scenario)
+
+
+def test_stored_offset_goes_before_the_settings() -> None:
+    """A partition that has one goes on there, others of the same assignment begin."""
+
+    async def scenario() -> None:
+        member = Member(start="latest")
+        member.store.offsets["id-1", 1] = 17
+        await member.place(0, 1)
+        assert member.orders() == {0: 100, 1: 17}
+
+    bubble(scenario)
+
+
+def test_topic_made_anew_is_read_from_its_beginning() -> None:
+    """Its old offsets mean nothing, and starting at its end would skip what nobody has seen."""
+
+    async def scenario() -> None:
+        member = Member(start="latest")
+        await member.place(0)
+        member.topic.topic_id = "id-2"
+        await member.place(0)
+        assert member.orders() == {0: 0}
+        assert member.store.offsets == {("id-1", 0): 100, ("id-2", 0): 0}
+
+    bubble(scenario)
+
+
+def test_offset_out_of_range_ends_the_reading_unless_the_topic_was_made_anew() -> None:
+    """Records that are gone unread are never jumped over in silence; the error names the way out."""
+
+    async def scenario() -> None:
+        member = Member()
+        await member.place(0)
+        member.orders()
+        lost = Assigned(member.consumer._ledger.assign([0]), is_out_of_range=True)
+        with pytest.raises(OffsetOutOfRangeError, match="reset-offsets"):
+            await member.handler.handle(member.ctx, lost)
+        assert member.orders() == {}
+        member.topic.topic_id = "id-2"
+        await member.handler.handle(member.ctx, lost)
+        assert member.orders() == {0: 0}
+
+    bubble(scenario)
+
+
+def test_watch_notices_a_topic_made_anew() -> None:
+    """All its partitions are to be placed again."""
+
+    async def scenario() -> None:
+        member = Member()
+        await member.place(0, 1)
+        member.orders()
+        member.topic.topic_id = "id-2"
+        await member.watch.look()
+        assert member.orders() == {0: None, 1: None}
+
+    bubble(scenario)
+
+
+def test_watch_follows_offsets_that_were_moved() -> None:
+    """Only the partition whose stored offset changed under us is placed again, and not while it is in work."""
+
+    async def scenario() -> None:
+        member = Member()
+        await member.place(0, 1)
+        member.orders()
+        member.store.offsets["id-1", 1] = 50
+        batch = member.batch([some_event()], partition=1)
+        with member.consumer.working([batch]):
+            await member.watch.look()
+            assert member.orders() == {}
+        await member.watch.look()
+        assert member.orders() == {1: None}
+
+    bubble(scenario)
+
+
+def test_watch_does_not_mistake_our_own_progress_for_a_move() -> None:
+    """A batch that is stored between the question and its answer repositions nothing."""
+
+    async def scenario() -> None:
+        member = Member()
+        await member.place(0)
+        member.orders()
+        load_offsets = member.store.load_offsets
+
+        async def load_and_progress(topic_id: str, partitions: "object") -> dict[int, int]:
+            offsets = await load_offsets(topic_id, partitions)  # type: ignore[arg-type] # passed on
+            await member.handler.handle(member.ctx, [member.batch([some_event()])])
+            return offsets
+
+        member.store.load_offsets = load_and_progress  # type: ignore[method-assign] # the interleaving, forced
+        await member.watch.look()
+        assert member.orders() == {}
+
+    bubble(scenario)
+
+
+def test_watch_measures_the_lag_of_what_is_ours() -> None:
+    """Lag is the end less what is stored; a partition that was given up has none."""
+
+    async def scenario() -> None:
+        member = Member()
+        await member.place(0, 1)
+        await member.handler.handle(member.ctx, [member.batch([some_event()])])
+        await member.watch.look()
+        lag = [member.metric("lp_consumer_lag_records", partition=str(partition)) for partition in (0, 1)]
+        assert lag == [99, 100]
+        member.consumer._ledger.revoke([1])
+        await member.watch.look()
+        assert member.metric("lp_consumer_lag_records", partition="1") is None
+
+    bubble(scenario)
+
+
+def test_silent_brokers_make_it_not_ready_after_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short silence passes; a long one is told by readiness; an answer ends it."""
+
+    async def scenario() -> None:
+        member = Member()
+        await member.watch.look()
+        member.topic.is_silent = True
+        with pytest.raises(DependencyUnavailable):
+            await member.watch.look()
+        await member.watch.check()
+        now = time.monotonic()
+        monkeypatch.setattr("services.coupon_consumer.watch.time.monotonic", lambda: now + 11)
+        with pytest.raises(DependencyUnavailable):
+            await member.watch.check()
+        member.topic.is_silent = False
+        await member.watch.look()
+        await member.watch.check()
+
+    bubble(scenario)
+
+
+class _Letters(DeadLetters):
+    """So many old letters."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.limits: list[int] = []
+
+    async def remove_old(self, keep_seconds: float, *, limit: int) -> int:
+        """Remove some."""
+        assert keep_seconds == 60
+        self.limits.append(limit)
+        removed = min(limit, self.count)
+        self.count -= removed
+        return removed
+
+
+@pytest.mark.parametrize(("count", "removed", "limits"), [(0, 0, [4]), (6, 6, [4, 4]), (99, 10, [4, 4, 2])])
+def test_clean_up_is_bounded(count: int, removed: int, limits: list[int]) -> None:
+    """A run removes no more than its bound, in statements no larger than theirs, and stops when none is left."""
+
+    async def scenario() -> None:
+        letters = _Letters(count)
+        settings = DeadLetterSettings(keep_seconds=60, rows_per_statement=4, rows_per_run=10)
+        assert await remove_old(letters, settings) == removed
+        assert letters.limits == limits
+
+    bubble(scenario)

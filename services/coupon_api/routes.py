@@ -40,7 +40,7 @@ DOMAIN_ERRORS: Final[DomainErrors] = {
     CouponExpiredError: (409, "coupon-expired"),
     CouponUsedError: (409, "coupon-used"),
     CouponMismatchError: (409, "coupon-mismatch"),
-    ExpiryInPastError: (422, "expiry-in-past"),
+    ExpiryInPastError: (409, "expiry-in-past"),
 }
 
 _CODE: Final = path_parameter("code", COUPON_CODE_PATTERN.strip("^$"), "The coupon's code.")

@@ -223,7 +223,7 @@ async def test_order_that_ends_in_the_past_is_refused(operator: httpx.AsyncClien
     """A coupon must live for a moment at least."""
     body = issue_body(expires_at=(datetime.now(UTC) - SECOND).isoformat())
 
-    assert_problem(await operator.post("/v1/coupons", json=body, headers=KEY), 422, "expiry-in-past")
+    assert_problem(await operator.post("/v1/coupons", json=body, headers=KEY), 409, "expiry-in-past")
 
 
 @pytest.mark.parametrize(

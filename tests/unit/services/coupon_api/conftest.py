@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.support.coupon_api_client import SECRET, Api
-from tests.support.fake_coupon_store import FakeCouponStore
+from tests.support.fake_coupon_api_store import FakeCouponStore
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from patterns.bubble import bubble
 from runtime.errors import DependencyUnavailable
 from services.coupon_api.clean_up import remove_old_keys
 from services.coupon_api.settings import CleanUpSettings
-from tests.support.fake_coupon_store import FakeCouponStore
+from tests.support.fake_coupon_api_store import FakeCouponStore
 
 SETTINGS = CleanUpSettings(keep_seconds=3_600.0, period_seconds=100.0, rows_per_statement=10, rows_per_run=25)
 

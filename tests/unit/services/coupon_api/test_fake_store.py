@@ -6,7 +6,7 @@ import pytest
 
 from loyalty.coupon import Coupon
 from tests.support.coupon_store_contract import CouponStoreContract
-from tests.support.fake_coupon_store import FakeCouponStore
+from tests.support.fake_coupon_api_store import FakeCouponStore
 
 
 class FakeWorld:

@@ -13,7 +13,7 @@ from services.coupon_api.coupon_view import encode
 from services.coupon_api.schema import CouponAnswer
 from tests.support.coupon_api_client import Api, Json, cancel_body, check_answers, issue_body
 from tests.support.coupon_store_contract import DAY, SECOND, some_coupon
-from tests.support.fake_coupon_store import FakeCouponStore, view_of
+from tests.support.fake_coupon_api_store import FakeCouponStore, view_of
 
 KEY = {"idempotency-key": "key-00001"}
 

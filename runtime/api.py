@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from runtime.access_log import WriteLine
 from runtime.api_document import complete_document, query_names_of
 from runtime.auth import TokenVerifier, unauthorized
 from runtime.errors import (
@@ -33,9 +34,8 @@ from runtime.errors import (
     RequestDeadlineExceeded,
     RequestInProgressError,
 )
-from runtime.http_edge import HttpEdge, WriteLine
+from runtime.http_edge import HttpEdge
 from runtime.http_metrics import HttpMetrics
-from runtime.logs import write_line as write_log_line
 from runtime.pages import query_pairs
 from runtime.problem import DomainErrors, FieldError, Problem, ProblemTable, unprocessable
 from runtime.route import Endpoint, FastRoute, JsonAnswer
@@ -66,7 +66,7 @@ def build_api(
     routers: Sequence[APIRouter],
     domain_errors: DomainErrors | None = None,
     metrics: HttpMetrics | None = None,
-    write_line: WriteLine = write_log_line,
+    write_line: WriteLine | None = None,
     version: str = "1",
 ) -> HttpEdge:
     """Build the ASGI application of a service.
@@ -79,7 +79,7 @@ def build_api(
             mixture.
         domain_errors: class to (status, code); an error of a subclass counts as its nearest ancestor.
         metrics: where answers are counted.
-        write_line: takes the access log's lines.
+        write_line: takes the fields of each request's log line instead of the process's log.
         version: of the API's documents.
 
     Raises:

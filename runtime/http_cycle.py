@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _log = get_logger("runtime.http")
 _CLOSE: Final = b"connection: close\r\n\r\n"
+_OURS: Final = frozenset({b"content-length", b"connection", b"transfer-encoding"})
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 
 
@@ -31,8 +32,19 @@ class Cycle:
     """
 
     __slots__ = (
-        "_body", "_chunked", "_expected", "_gone", "_head", "_is_head_request", "_protocol",
-        "disconnected", "keep_alive", "response_complete", "response_started", "scope",
+        "_body",
+        "_chunked",
+        "_expected",
+        "_gone",
+        "_head",
+        "_is_head_request",
+        "_protocol",
+        "disconnected",
+        "keep_alive",
+        "response_complete",
+        "response_started",
+        "scope",
+        "task",
     )  # fmt: skip
 
     def __init__(self, protocol: HttpProtocol, scope: HTTPScope, body: bytes, *, keep_alive: bool) -> None:
@@ -41,6 +53,7 @@ class Cycle:
         self._body: bytes | None = body
         self.keep_alive = keep_alive
         self.disconnected = False
+        self.task: asyncio.Task[None] | None = None
         self.response_started = False
         self.response_complete = False
         self._head: bytes | None = None
@@ -58,6 +71,9 @@ class Cycle:
         except Exception:  # noqa: BLE001 - the last place that can answer; the fault is in the log
             _log.exception("Unhandled error below the HTTP edge")
             await self._answer(Problem(500, "internal", headers={"connection": "close"}))
+        finally:
+            if self.task is not None:
+                self._protocol.tasks.discard(self.task)
         if not self.response_complete and not self.disconnected:
             self._protocol.cut_off(self)
 
@@ -106,35 +122,45 @@ class Cycle:
         if message["type"] != "http.response.start":
             raise RuntimeError(f"expected http.response.start, not {message['type']}")
         status = message["status"]
+        headers = message.get("headers", ())
         parts = [STATUS_LINE[status], self._protocol.server_state.date_line]
         self._expected = -1
-        wants_close = False
-        for name, value in message.get("headers", ()):
-            if b"\n" in value or b"\r" in value or b"\n" in name:
-                raise RuntimeError("line end in a response header")
-            if name == b"content-length":
-                self._expected = int(value)
-            elif name == b"connection":
-                wants_close = wants_close or value.lower() == b"close"
+        lines = 3
+        for name, value in headers:
+            if name in _OURS and self._take(name, value):
                 continue
-            elif name == b"transfer-encoding":
-                continue
+            lines += 1
             parts += (name, b": ", value, b"\r\n")
         self.response_started = True
-        if wants_close:
-            self.keep_alive = False
         if self._expected < 0 and not self._is_head_request and status not in (204, 304):
             self._chunked = self.scope["http_version"] == "1.1"
             if self._chunked:
+                lines += 1
                 parts.append(_CHUNKED)
             else:
                 self.keep_alive = False
-        parts.append(b"\r\n" if self.keep_alive else _CLOSE)
+        if self.keep_alive:
+            parts.append(b"\r\n")
+        else:
+            lines += 1
+            parts.append(_CLOSE)
         head = b"".join(parts)
+        if head.count(b"\n") != lines or head.count(b"\r") != lines:
+            self.response_started = False
+            raise RuntimeError("line end in a response header")
         if self._expected > 0:
             self._head = head
         else:
             self._protocol.transport.write(head)
+
+    def _take(self, name: bytes, value: bytes) -> bool:
+        """Note a header that frames the answer; True for one that is ours to write."""
+        if name == b"content-length":
+            self._expected = int(value)
+            return False
+        if name == b"connection" and value.lower() == b"close":
+            self.keep_alive = False
+        return True
 
     def _write_body(self, message: Any) -> None:  # noqa: ANN401 - ASGI messages are open dictionaries
         if message["type"] != "http.response.body":

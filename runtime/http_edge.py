@@ -12,17 +12,17 @@ import asyncio
 import itertools
 import os
 import re
-from collections.abc import Callable, MutableMapping
 from time import perf_counter
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime import logs
+from runtime.access_log import AccessEntry, AccessLog, WriteLine
 from runtime.http_metrics import HttpMetrics
 from runtime.problem import Problem, ProblemTable, overloaded
 from runtime.settings import HttpSettings
-from runtime.telemetry import continue_trace, current_trace, request_id
+from runtime.telemetry import TraceContext, continue_trace, current_trace, request_id
 
 REQUEST_ID_PATTERN: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
@@ -30,18 +30,17 @@ UNMATCHED: Final = "unmatched"
 
 _log = logs.get_logger("runtime.http")
 
-WriteLine = Callable[[MutableMapping[str, Any]], None]
-
 
 class _Exchange:
     """One request under way: what was answered so far, and whether its time is up."""
 
-    __slots__ = ("_id_header", "_send", "deadline", "is_expired", "request_id", "size", "status", "task")
+    __slots__ = ("_id_header", "_send", "deadline", "is_expired", "request_id", "size", "status", "task", "trace")
 
-    def __init__(self, send: Send, identity: bytes) -> None:
+    def __init__(self, send: Send, identity: bytes, text: str, trace: TraceContext) -> None:
         self._send = send
         self._id_header = (b"x-request-id", identity)
-        self.request_id = identity.decode("ascii")
+        self.request_id = text
+        self.trace = trace
         self.status = 0
         self.size = 0
         self.is_expired = False
@@ -89,7 +88,7 @@ class HttpEdge:
         *,
         problems: ProblemTable,
         metrics: HttpMetrics | None = None,
-        write_line: WriteLine = logs.write_line,
+        write_line: WriteLine | None = None,
     ) -> None:
         self._app = app
         self._timeout_seconds = settings.request_timeout_seconds
@@ -98,13 +97,14 @@ class HttpEdge:
         self._problems = problems
         self._metrics = metrics if metrics is not None else HttpMetrics()
         self._metrics.watch(lambda: self._in_flight)
-        self._write_line = write_line
+        self._access_log = AccessLog(write_line)
         self._in_flight = 0
         self._waiting: dict[_Exchange, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._answers: set[asyncio.Task[None]] = set()
         self._id_prefix = os.urandom(8).hex()
         self._ids = itertools.count(1)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def in_flight(self) -> int:
@@ -117,7 +117,7 @@ class HttpEdge:
             await self._app(scope, receive, send)
             return
         began = perf_counter()
-        exchange = _Exchange(send, self._identify(scope))
+        exchange = self._identify(scope, send)
         if self._in_flight >= self._in_flight_max:
             await exchange.answer(self._overloaded)
             self._finish(scope, exchange, began)
@@ -139,30 +139,34 @@ class HttpEdge:
             self._waiting.pop(exchange, None)
             self._finish(scope, exchange, began)
 
-    def _identify(self, scope: Scope) -> bytes:
-        """Read the few headers that every request is asked for, in one pass."""
-        identity = traceparent = authorization = None
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                # Two of them are no better than none: which one would count?
-                authorization = value if authorization is None else b""
-            elif name == b"x-request-id":
-                identity = value
-            elif name == b"traceparent":
-                traceparent = value
-        if identity is None or not REQUEST_ID_PATTERN.fullmatch(identity):
-            identity = b"%b-%x" % (self._id_prefix.encode(), next(self._ids))
+    def _identify(self, scope: Scope, send: Send) -> _Exchange:
+        """Read the few headers that every request is asked for."""
+        headers = dict(scope["headers"])
+        authorization = headers.get(b"authorization")
+        if authorization is not None and len(headers) != len(scope["headers"]):
+            given = sum(name == b"authorization" for name, _ in scope["headers"])
+            authorization = authorization if given == 1 else b""  # which of two would count?
         scope["authorization"] = authorization
-        scope["request_id"] = text = identity.decode("ascii")
+        identity = headers.get(b"x-request-id")
+        # An id that the log would mask (it looks like a coupon code or a token) is not taken over either.
+        if identity is None or not REQUEST_ID_PATTERN.fullmatch(identity) or logs.mask_line(identity) != identity:
+            text = f"{self._id_prefix}-{next(self._ids):x}"
+            identity = text.encode()
+        else:
+            text = identity.decode()
+        scope["request_id"] = text
         request_id.set(text)
-        current_trace.set(continue_trace(traceparent))
-        return identity
+        trace = continue_trace(headers.get(b"traceparent"))
+        current_trace.set(trace)
+        return _Exchange(send, identity, text, trace)
 
     # All requests have the same time, so they run out in the order of their start: one timer, the oldest's, will do.
 
     def _set_deadline(self, scope: Scope, exchange: _Exchange) -> None:
-        loop = asyncio.get_running_loop()
-        exchange.task = asyncio.current_task()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        exchange.task = asyncio.current_task(loop)
         scope["deadline"] = exchange.deadline = loop.time() + self._timeout_seconds
         self._waiting[exchange] = None
         if self._timer is None:
@@ -205,20 +209,18 @@ class HttpEdge:
         if method not in KNOWN_METHODS:
             method = "OTHER"
         route = scope.get("route_template", UNMATCHED)
-        self._metrics.observe(method, route, exchange.status, seconds)
-        line: dict[str, Any] = {  # Any: a log field may be anything
-            "level": "info" if exchange.status < 500 else "warning",
-            "event": "request",
-            "method": method,
-            "route": route,
-            "status": exchange.status,
-            "duration_ms": round(seconds * 1000, 3),
-            "bytes": exchange.size,
-        }
+        status = exchange.status
+        self._metrics.observe(method, route, status, seconds)
         principal = scope.get("principal")
-        if principal is not None:
-            line["subject"] = principal.subject
-        more = scope.get("log_fields")
-        if more:
-            line.update(more)
-        self._write_line(line)
+        entry = AccessEntry(
+            exchange.request_id,
+            exchange.trace,
+            method,
+            route,
+            status,
+            seconds,
+            exchange.size,
+            principal.subject if principal is not None else None,
+            scope.get("log_fields"),
+        )
+        self._access_log.write(entry, is_last=not self._in_flight)

@@ -22,6 +22,7 @@ from collections import Counter
 from typing import Any, Final, cast
 
 import httptools
+from uvicorn._types import ASGIVersions
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -30,8 +31,10 @@ from runtime.http_cycle import Cycle
 from runtime.problem import Problem, overloaded
 from runtime.settings import HttpSettings
 
+SWEEP_SECONDS: Final = 0.1
 PIPELINE_MAX: Final = 16
 REQUEST_LINE_REST: Final = 64
+ASGI: Final[ASGIVersions] = {"version": "3.0", "spec_version": "2.3"}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -58,6 +61,7 @@ class HttpState(ServerState):
         self.stopping = Event()
         self.refused: Counter[str] = Counter()
         self.date_line = b""
+        self.now = 0.0
         self.context = contextvars.copy_context()
 
 
@@ -87,13 +91,15 @@ class HttpProtocol(HttpToolsProtocol):
         self.deadline = math.inf
         self.write_deadline = math.inf
         self.quiet_since = 0.0
+        self._idle_seconds = self._limits.idle_timeout_seconds
+        self._target_max = self._limits.target_bytes_max
+        self._header_bytes_max = self._limits.header_bytes_max
+        self._header_count_max = self._limits.header_count_max
         self._begun = 0
+        self._piece = 0
         self._fed = 0
-        self._header_bytes = 0
-        self._hosts = 0
         self._body_parts: list[bytes] = []
         self._body_bytes = 0
-        self._content_length = 0
         self._is_deaf = False
         self._was_idle = False
         self._cycle: Cycle | None = None
@@ -149,17 +155,16 @@ class HttpProtocol(HttpToolsProtocol):
         first = self._cycle
         return [first, *self._queue] if first is not None and not first.response_complete else []
 
-    # Input
+    # Input. A whole request usually comes in one piece, and then no clock is asked and no limit added up on its way.
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; input after a refusal, or after the last request we will answer, is read and dropped."""
         if self._is_deaf:
-            if self._was_idle:
-                self._was_idle = False
-                self.server_state.refused["raced_with_close"] += 1
+            self._note_race()
             return
-        is_one_message = self.phase in (Phase.FRESH, Phase.IDLE, Phase.HEADER)
+        was = self.phase
         self._begun = 0
+        self._piece = len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -168,11 +173,29 @@ class HttpProtocol(HttpToolsProtocol):
             if not self._is_deaf:
                 self.refuse(Problem(400, "bad-request"), "malformed")
         else:
-            if self.phase is Phase.HEADER and is_one_message and self._begun <= 1:
-                # The parser hands over whole lines; what it holds of an unfinished one is only seen here.
-                self._fed += len(data)
-                if self._fed > self._limits.header_bytes_max + len(self.url) + REQUEST_LINE_REST:
-                    self.refuse(Problem(431, "headers-too-large"), "header_bytes")
+            if self.phase is Phase.HEADER or self.phase is Phase.BODY:
+                self._wait_for_rest(was, len(data))
+
+    def _wait_for_rest(self, was: Phase, piece: int) -> None:
+        """Start the limit of a header or body that is not whole yet, and count what the parser holds of it."""
+        if self._begun or self.phase is not was:
+            limits = self._limits
+            is_header = self.phase is Phase.HEADER
+            seconds = limits.header_timeout_seconds if is_header else limits.body_timeout_seconds
+            self.deadline = self.loop.time() + seconds
+        if self._begun <= 1 and was is not Phase.BUSY:
+            # The parser hands over whole lines; the bytes of an unfinished one are only seen here.
+            self._fed += piece
+            if self.phase is Phase.HEADER and self._fed > self._header_room():
+                self.refuse(Problem(431, "headers-too-large"), "header_bytes")
+
+    def _header_room(self) -> int:
+        return self._limits.header_bytes_max + len(self.url) + REQUEST_LINE_REST
+
+    def _note_race(self) -> None:
+        if self._was_idle:
+            self._was_idle = False
+            self.server_state.refused["raced_with_close"] += 1
 
     def _upgrade(self) -> None:
         if self._should_upgrade():
@@ -185,100 +208,123 @@ class HttpProtocol(HttpToolsProtocol):
             cycles[-1].keep_alive = False
 
     def on_message_begin(self) -> None:
-        """Start the clock of a request's header."""
-        super().on_message_begin()
+        """Begin a request."""
+        self.url = b""
+        self.headers = []
+        self.phase = Phase.HEADER
         self._begun += 1
-        self._fed = self._header_bytes = self._hosts = 0
-        self._body_bytes = self._content_length = 0
-        self._body_parts.clear()
-        self._enter(Phase.HEADER, self._limits.header_timeout_seconds)
+        self._fed = self._body_bytes = 0
         if len(self._queue) >= PIPELINE_MAX:
             self._stop_reading(self._queue[-1])
             raise RefusedError
 
     def on_url(self, url: bytes) -> None:
         """Collect the target, up to its limit."""
-        super().on_url(url)
-        if len(self.url) > self._limits.target_bytes_max:
+        self.url += url
+        if len(self.url) > self._target_max:
             self._refuse_parsing(Problem(414, "target-too-long"), "target_bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a header, up to their limits; those after a chunked body are counted and dropped."""
-        self._header_bytes += len(name) + len(value) + 4
-        if self._header_bytes > self._limits.header_bytes_max or len(self.headers) >= self._limits.header_count_max:
-            self._refuse_parsing(Problem(431, "headers-too-large"), "header_bytes")
-        if self.phase is not Phase.HEADER:
-            return
-        name = name.lower()
-        if name == b"host":
-            self._hosts += 1
-        elif name == b"content-length":
-            self._content_length = int(value)
-        elif name == b"expect":
-            if value.lower() != b"100-continue":
-                self._refuse_parsing(Problem(417, "expectation-failed"), "malformed")
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+        """Collect a header; those after a chunked body are dropped, and bounded by the body's limit."""
+        if self.phase is Phase.HEADER:
+            self.headers.append((name.lower(), value))
+        else:
+            self._count_body(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
         """Check what the header announces, before a byte of the body is kept."""
+        headers = self.headers
+        if len(headers) > self._header_count_max or self._fed + self._piece > self._header_bytes_max:
+            self._check_header_size()
+        found = dict(headers)
         version = self.parser.get_http_version()
-        scope = self.scope
-        scope["method"] = self.parser.get_method().decode("ascii")
-        if version not in ("1.1", "1.0"):
-            self._refuse_parsing(Problem(505, "http-version-not-supported"), "malformed")
-        scope["http_version"] = version
-        if self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
-            self._refuse_parsing(Problem(400, "bad-request", "Exactly one Host header is needed."), "malformed")
-        if self._content_length > self._limits.body_bytes_max:
+        if version != "1.1" or b"host" not in found or len(found) != len(headers):
+            self._check_version_and_host(version)
+        length = found.get(b"content-length")
+        if length is not None and int(length) > self._limits.body_bytes_max:
             self._refuse_parsing(Problem(413, "body-too-large"), "body_bytes")
         if not self.url.startswith((b"/", b"http://", b"https://")):
             self._refuse_parsing(Problem(400, "bad-request"), "malformed")
         url = httptools.parse_url(self.url)
-        path = (url.path or b"/").decode("ascii")
-        scope["raw_path"] = path.encode("ascii")
-        scope["path"] = urllib.parse.unquote(path) if "%" in path else path
-        scope["query_string"] = url.query or b""
-        if self.parser.should_upgrade() and self._should_upgrade():
-            return
-        self._enter(Phase.BODY, self._limits.body_timeout_seconds)
-        if self.expect_100_continue and version == "1.1" and not self._cycles():
+        raw_path = url.path or b"/"
+        path = raw_path.decode("ascii")
+        self.scope = {
+            "type": "http",
+            "asgi": ASGI,
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "root_path": "",
+            "method": self.parser.get_method().decode("ascii"),
+            "path": urllib.parse.unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": url.query or b"",
+            "headers": headers,
+            "state": self.app_state.copy(),
+        }
+        self.phase = Phase.BODY
+        expect = found.get(b"expect")
+        if expect is not None:
+            self._meet_expectation(expect, version)
+
+    def _check_header_size(self) -> None:
+        size = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self._header_bytes_max or len(self.headers) > self._header_count_max:
+            self._refuse_parsing(Problem(431, "headers-too-large"), "header_bytes")
+
+    def _check_version_and_host(self, version: str) -> None:
+        if version not in ("1.1", "1.0"):
+            self._refuse_parsing(Problem(505, "http-version-not-supported"), "malformed")
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and version == "1.1"):
+            self._refuse_parsing(Problem(400, "bad-request", "Exactly one Host header is needed."), "malformed")
+
+    def _meet_expectation(self, expect: bytes, version: str) -> None:
+        if expect.lower() != b"100-continue":
+            self._refuse_parsing(Problem(417, "expectation-failed"), "malformed")
+        if version == "1.1" and not self._cycles():
             self.transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body, up to its limit."""
-        self._body_bytes += len(body)
+        self._count_body(len(body))
+        self._body_parts.append(body)
+
+    def _count_body(self, size: int) -> None:
+        self._body_bytes += size
         if self._body_bytes > self._limits.body_bytes_max:
             self._refuse_parsing(Problem(413, "body-too-large"), "body_bytes")
-        self._body_parts.append(body)
 
     def on_message_complete(self) -> None:
         """Hand the whole request to the application, or queue it behind the one at work."""
-        if self.parser.should_upgrade() and self._should_upgrade():
+        parser = self.parser
+        if parser.should_upgrade() and self._should_upgrade():
             return
-        waiting = self._cycles()
-        keep_alive = self.scope["http_version"] == "1.1" and self.parser.should_keep_alive()
-        cycle = Cycle(self, self.scope, b"".join(self._body_parts), keep_alive=keep_alive)
+        keep_alive = parser.should_keep_alive() and self.scope["http_version"] == "1.1"
+        body = b"".join(self._body_parts) if self._body_parts else b""
         self._body_parts.clear()
+        cycle = Cycle(self, self.scope, body, keep_alive=keep_alive)
+        self.phase = Phase.BUSY
+        self.deadline = math.inf
+        first = self._cycle
+        if first is None or first.response_complete:
+            cycle.keep_alive = keep_alive and not self.server_state.is_draining
+            self._begin(cycle)
+            return
         if self.server_state.is_draining and keep_alive:
             cycle.keep_alive = False
             # Only the last answer on a connection may say close, or those behind it would be lost.
-            if waiting and not waiting[-1].response_started:
-                waiting[-1].keep_alive = True
-        self.phase = Phase.BUSY
-        self.deadline = math.inf
-        if not waiting:
-            self._begin(cycle)
-        else:
-            self.flow.pause_reading()
-            self._queue.append(cycle)
+            waiting = self._cycles()[-1]
+            waiting.keep_alive = waiting.keep_alive or not waiting.response_started
+        self.flow.pause_reading()
+        self._queue.append(cycle)
 
     def _begin(self, cycle: Cycle) -> None:
         self._cycle = cycle
         # A copy of the server's context: nothing that one request binds is seen by the next on this connection.
-        task = self.loop.create_task(cycle.run(self.app), context=self.server_state.context.copy())
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        cycle.task = self.loop.create_task(cycle.run(self.app), context=self.server_state.context.copy())
+        self.tasks.add(cycle.task)
 
     # Output
 
@@ -293,8 +339,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._begin(self._queue.pop(0))
         else:
             if self.phase is Phase.BUSY:
-                self.quiet_since = self.loop.time()
-                self._enter(Phase.IDLE, self._limits.idle_timeout_seconds)
+                self.phase = Phase.IDLE
+                self.quiet_since = now = self.server_state.now
+                self.deadline = now + self._idle_seconds
             self.flow.resume_reading()
 
     def pause_writing(self) -> None:
@@ -359,8 +406,9 @@ class HttpProtocol(HttpToolsProtocol):
             self.close_if_quiet()
 
     def _is_quiet(self, now: float) -> bool:
+        # `quiet_since` is as old as the sweep before it.
         is_idle = self.phase in (Phase.FRESH, Phase.IDLE)
-        return is_idle and now - self.quiet_since >= self._limits.drain_lag_seconds
+        return is_idle and now - self.quiet_since >= self._limits.drain_lag_seconds + SWEEP_SECONDS
 
     def _expire(self) -> None:
         match self.phase:

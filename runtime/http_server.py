@@ -21,12 +21,11 @@ from patterns.channel import Channel
 from patterns.errors import WouldBlock
 from runtime.acceptor import Acceptor
 from runtime.health import Health
-from runtime.http_protocol import HttpProtocol, HttpState
+from runtime.http_protocol import SWEEP_SECONDS, HttpProtocol, HttpState
 from runtime.listener import open_listener
 from runtime.logs import get_logger
 from runtime.settings import HttpSettings
 
-SWEEP_SECONDS: Final = 0.1
 POLL_SECONDS: Final = 0.02
 UNWIND_SECONDS: Final = 0.5
 
@@ -119,6 +118,7 @@ class HttpServer:
         if not self._config.loaded:
             self._config.load()
         self._tick_date()
+        self._state.now = asyncio.get_running_loop().time()
         name = listener.getsockname()
         self._address = (str(name[0]), int(name[1]))
         self._state.context = contextvars.copy_context()
@@ -146,6 +146,7 @@ class HttpServer:
         self._state.default_headers = [(b"date", self._state.date_line[6:-2])]
 
     def _sweep(self, now: float) -> None:
+        self._state.now = now
         for connection in tuple(self._state.connections):
             if isinstance(connection, HttpProtocol):
                 connection.sweep(now)

@@ -58,7 +58,8 @@ class LogSink:
                 return
             self._queued += len(line)
             self._lines.append(line)
-            self._idle.clear()
+            if self._idle.is_set():
+                self._idle.clear()
         if not self._wake.is_set():
             self._wake.set()
 

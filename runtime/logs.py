@@ -51,9 +51,9 @@ class _Output:
 
     def __init__(self, sink: LogSink, *, service: str, instance: str, is_json: bool) -> None:
         self.sink = sink
-        self._service = service
-        self._instance = instance
-        self._is_json = is_json
+        self.service = service
+        self.instance = instance
+        self.is_json = is_json
         self._console = structlog.dev.ConsoleRenderer(colors=not is_json, repr_native_str=True, sort_keys=False)
 
     def write(self, fields: Fields) -> None:
@@ -62,17 +62,17 @@ class _Output:
         line: dict[str, Any] = {  # Any: as in Fields
             "timestamp": _now(),
             "level": fields.pop("level", "info"),
-            "service": self._service,
-            "instance": self._instance,
+            "service": self.service,
+            "instance": self.instance,
             "request_id": request_id.get(),
             "trace_id": trace.trace_id if trace is not None else None,
             "event": fields.pop("event", ""),
         }
         line.update(fields)
-        self.sink.write(_mask(self._render(line)))
+        self.sink.write(mask_line(self._render(line)))
 
     def _render(self, line: dict[str, Any]) -> bytes:  # Any: as in Fields
-        if self._is_json:
+        if self.is_json:
             return _to_json(line)
         shown = {name: value for name, value in line.items() if value is not None}
         shown["event"] = _CONTROL.sub(_escaped, str(shown["event"]))
@@ -131,6 +131,12 @@ def write_line(fields: Fields) -> None:
     """Write one line without structlog's chain, for the access log; ``level`` and ``event`` are among the fields."""
     if _state.output is not None:
         _state.output.write(fields)
+
+
+def json_output() -> tuple[LogSink, str, str] | None:
+    """Return sink, service and instance for whoever renders JSON lines itself; None on a terminal or before a start."""
+    output = _state.output
+    return (output.sink, output.service, output.instance) if output is not None and output.is_json else None
 
 
 def log_statistics() -> LogSinkStatistics | None:
@@ -235,7 +241,8 @@ def _escaped(found: re.Match[str]) -> str:
     return f"\\x{ord(found[0]):02x}"
 
 
-def _mask(line: bytes) -> bytes:
+def mask_line(line: bytes) -> bytes:
+    """Mask coupon codes, tokens and passwords, and escape what a reader could not see, in a rendered line."""
     if _CODE_RUN in line.translate(_CODE_TABLE):  # a tenth of what the expression alone costs a line without a code
         line = _COUPON.sub("\\1…".encode(), line)
     if b"eyJ" in line:

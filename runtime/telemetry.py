@@ -5,7 +5,7 @@ that started it, so that a log line far below needs no argument. Nothing is expo
 log lines of several processes.
 """
 
-import os
+import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +28,8 @@ class TraceContext(NamedTuple):
     @classmethod
     def new(cls) -> "TraceContext":
         """Start a trace with random ids."""
-        ids = os.urandom(24).hex()
+        # Unique is all they must be; and reading the system's generator would give up the interpreter lock each time.
+        ids = f"{random.getrandbits(192):048x}"
         return cls(ids[:32], ids[32:])
 
     @classmethod
@@ -50,7 +51,7 @@ class TraceContext(NamedTuple):
 
     def child(self) -> "TraceContext":
         """Return the next step of the same trace."""
-        return TraceContext(self.trace_id, os.urandom(8).hex(), self.is_sampled)
+        return TraceContext(self.trace_id, f"{random.getrandbits(64):016x}", self.is_sampled)
 
     def format(self) -> str:
         """Return the ``traceparent`` header to pass on."""

@@ -2,8 +2,8 @@
 
 The first signal is a value in a channel, so that it fits a `select`, and the end of a context whose cause names the
 signal. Then phases run one after another under one budget. The second signal, or the end of the budget, cancels the
-phase at hand and skips the rest; the result says what was cut off. Go's NotifyContext restores the default on the
-second signal, which kills the process without a word.
+phase at hand and skips the rest; the result says what was cut off. In Go the second signal does nothing, or, after
+NotifyContext's stop function was called, kills the process without a word.
 """
 
 import asyncio

@@ -370,7 +370,7 @@ PLANS = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(PLANS)
 def test_every_accepted_job_has_one_result_whatever_fails_or_is_cancelled(plan: Plan) -> None:
     """For any pool, jobs, failures, cancels and interleaving: accepted jobs = results, at most n at once, no hang."""

@@ -24,6 +24,7 @@ class PostgresWorld:
     def __init__(self, pool: PostgresPool, administrator: asyncpg.Connection, topic: str = TOPIC) -> None:
         self.pool = pool
         self.administrator = administrator
+        self.topic = topic
         self.store = PostgresRewardStore(pool, topic)
         self.outbox = PostgresOutbox(pool)
 

@@ -1,0 +1,34 @@
+"""Read what a topic holds, whoever wrote it."""
+
+import asyncio
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
+
+from loyalty.event import CouponEvent, decode
+
+_PARTITIONS = 6
+
+
+def _read(bootstrap: str, topic: str, at_least: int) -> list[Message]:
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "reader", "enable.auto.commit": False})
+    consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in range(_PARTITIONS)])
+    messages: list[Message] = []
+    try:
+        for _ in range(200):
+            messages.extend(consumer.consume(1_000, timeout=0.1))
+            if len(messages) >= at_least:
+                messages.extend(consumer.consume(1_000, timeout=0.5))  # one too many would come here
+                break
+    finally:
+        consumer.close()
+    return messages
+
+
+async def read_topic(bootstrap: str, topic: str, at_least: int) -> list[Message]:
+    """Return the records of a topic, waiting up to 20 s for so many; those of one key are in their order."""
+    return await asyncio.to_thread(_read, bootstrap, topic, at_least)
+
+
+async def read_events(bootstrap: str, topic: str, at_least: int) -> list[CouponEvent]:
+    """Return the events of a topic, waiting up to 20 s for so many; those of one coupon are in their order."""
+    return [decode(message.value(), message.key()) for message in await read_topic(bootstrap, topic, at_least)]

@@ -90,3 +90,41 @@ async def test_spans_of_a_real_read_come_back(
 
     assert answer.headers["server-timing"].startswith("find_coupon;dur=")
     assert api.lines[-1]["server_timing"] == answer.headers["server-timing"]
+
+
+async def test_schema_that_grows_under_load_disturbs_nobody(
+    administrator: "asyncpg.Connection", member: httpx.AsyncClient, operator: httpx.AsyncClient
+) -> None:
+    """While an expanding migration adds and takes away columns and indexes, reads and writes go on and all succeed.
+
+    So this release runs on the schema of the next, as long as that one only expands.
+    """
+    coupons = [some_coupon() for _ in range(20)]
+    for coupon in coupons:
+        await put_coupon(administrator, coupon)
+    is_over = asyncio.Event()
+    statuses: Counter[int] = Counter()
+
+    async def read() -> None:
+        while not is_over.is_set():
+            statuses[(await member.get(f"/v1/coupons/{coupons[0].code}")).status_code] += 1
+
+    async def grow() -> None:
+        for number, coupon in enumerate(coupons):
+            await administrator.execute(f"alter table coupons add column later_{number} text default 'x'")
+            await administrator.execute(f"create index later_{number} on coupons (later_{number})")
+            statuses[(await member.post(f"/v1/coupons/{coupon.code}/redeem")).status_code] += 1
+            body, key = issue_body(), {"idempotency-key": f"key-{number:05}"}
+            assert (await operator.post("/v1/coupons", json=body, headers=key)).status_code == 201
+            await administrator.execute(f"alter table coupons drop column later_{number}")
+
+    async def grow_to_the_end() -> None:
+        try:
+            await grow()
+        finally:
+            is_over.set()
+
+    await asyncio.gather(read(), read(), grow_to_the_end())
+
+    assert set(statuses) == {200}
+    assert statuses[200] > 40

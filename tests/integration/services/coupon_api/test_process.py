@@ -192,3 +192,25 @@ async def test_database_restart_is_ridden_out(own_postgres: PostgresServer, migr
 
     assert (away.status_code, away.headers["retry-after"], away.json()["code"]) == (503, "1", "dependency-unavailable")
     assert (back.status_code, back.json()["code"]) == (200, code)
+
+
+async def test_frozen_database_costs_each_request_its_own_deadline(
+    own_postgres: PostgresServer, migrated: str, tmp_path: Path
+) -> None:
+    """Every read of a database that never answers ends with 503 or 504; after the thaw reads work, with no restart."""
+    settings = {"HTTP__REQUEST_TIMEOUT_SECONDS": "1", "POSTGRES__ACQUIRE_TIMEOUT_SECONDS": "0.5"}
+    async with open_coupon_api(own_postgres, migrated, tmp_path, **settings) as service:
+        await service.wait_readiness(200)
+        async with service.client("ops-1", "operator") as operator:
+            code = (await operator.post("/v1/coupons", json=ORDER, headers=KEY)).json()["code"]
+            own_postgres.freeze()
+            try:
+                answers = await asyncio.gather(*(operator.get(f"/v1/coupons/{code}") for _ in range(30)))
+                await service.wait_readiness(503)
+            finally:
+                own_postgres.thaw()
+            await service.wait_readiness(200)
+            back = await operator.get(f"/v1/coupons/{code}")
+
+    assert {answer.status_code for answer in answers} <= {503, 504}
+    assert back.status_code == 200

@@ -160,6 +160,11 @@ class Attempt(Generic[CaseT, WaiterT]):
             case.finish()
         return case
 
+    def withdraw(self) -> None:
+        """Give up."""
+        if self._waiter is not None:
+            self._waiter.withdraw()
+
     @property
     def is_expired(self) -> bool:
         """Whether the wait ended because its time was up."""

@@ -26,6 +26,9 @@ matching: Final = threading.Lock()
 acquire: Final = matching.acquire
 release: Final = matching.release
 
+COLLECTOR_PATIENCE_SECONDS: Final = 0.1
+"""How long a coroutine that is being collected waits for the lock; others hold it for microseconds."""
+
 
 class Signal(Enum):
     """What can become of a waiter besides that one of its places is served."""
@@ -118,6 +121,12 @@ class TaskWaiter(Waiter):
         """Wait, without the lock, until ``end`` was called; withdraw when cancelled."""
         try:
             await self._future
+        except GeneratorExit:
+            # The collector closes the coroutine of a lost task at any moment, even while its own thread holds the lock.
+            if matching.acquire(timeout=COLLECTOR_PATIENCE_SECONDS):
+                self.withdraw()
+                matching.release()
+            raise
         except BaseException:
             with matching:
                 self.withdraw()
@@ -157,12 +166,7 @@ class ThreadWaiter(Waiter):
     def wait(self, timeout_seconds: float | None = None) -> bool:
         """Block, without the lock, until ``end`` was called; False if the time was up first."""
         limit = -1.0 if timeout_seconds is None else min(max(timeout_seconds, 0.0), threading.TIMEOUT_MAX)
-        try:
-            return self._blocked.acquire(timeout=limit)
-        except BaseException:  # KeyboardInterrupt in the main thread
-            with matching:
-                self.withdraw()
-            raise
+        return self._blocked.acquire(timeout=limit)
 
     def _wake(self) -> bool:
         self._blocked.release()

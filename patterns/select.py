@@ -105,13 +105,12 @@ def select_sync(
     may_wait = not default and (timeout_seconds is None or timeout_seconds > 0)
     while may_wait:
         attempt = Attempt(cases, random, partial(ThreadWaiter, is_select=True))
-        with matching:
-            chosen = attempt.look_or_wait()
-        if chosen is not None:
-            return chosen
-        _block(attempt, ends_at)
-        with matching:
-            chosen = attempt.finish()
+        try:
+            chosen = _block(attempt, ends_at)
+        except BaseException:  # KeyboardInterrupt, for one, comes at any point
+            with matching:
+                attempt.withdraw()
+            raise
         if chosen is not None:
             return chosen
         may_wait = not attempt.is_expired and (ends_at is None or time.monotonic() < ends_at)
@@ -131,9 +130,15 @@ def _expire(attempt: Attempt[CaseT, WaiterT]) -> bool:
         return attempt.expire()
 
 
-def _block(attempt: Attempt[CaseT, ThreadWaiter], ends_at: float | None) -> None:
-    """Block until the attempt's wait is over; once it is matched, the time no longer counts."""
+def _block(attempt: Attempt[CaseT, ThreadWaiter], ends_at: float | None) -> CaseT | None:
+    """Make the attempt; block until a case has happened, or its wait is over. Once matched, the time does not count."""
+    with matching:
+        chosen = attempt.look_or_wait()
+    if chosen is not None:
+        return chosen
     while not attempt.waiter.wait(None if ends_at is None else ends_at - time.monotonic()):
         if _expire(attempt):
-            return
+            break
         ends_at = None
+    with matching:
+        return attempt.finish()

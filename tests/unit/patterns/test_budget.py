@@ -1,0 +1,132 @@
+"""Any ready operation: a task cannot keep the loop, nor miss its cancellation."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+
+import pytest
+
+from patterns import Channel, receive, select, send
+from patterns._budget import LIMIT, current_budget
+from patterns.bubble import bubble
+
+
+async def send_and_receive(channel: Channel[int]) -> None:
+    """Two ready operations."""
+    await channel.send(1)
+    await channel.receive()
+
+
+async def send_and_iterate(channel: Channel[int]) -> None:
+    """Two ready operations, one of them a step of a loop."""
+    await channel.send(1)
+    async for _ in channel:
+        return
+
+
+async def select_with_default(channel: Channel[int]) -> None:
+    """One operation of which only the default is ready."""
+    await select(receive(channel), default=True)
+
+
+async def select_ready(channel: Channel[int]) -> None:
+    """Two selects with a ready case each."""
+    await select(send(channel, 1), receive(None))
+    await select(receive(channel), receive(None))
+
+
+@pytest.mark.parametrize("step", [send_and_receive, send_and_iterate, select_with_default, select_ready])
+def test_loop_of_ready_operations_sees_its_cancel_and_lets_others_run(
+    step: Callable[[Channel[int]], Awaitable[None]],
+) -> None:
+    """It ends within one budget of rounds after the cancel, and another task runs in between."""
+
+    async def main() -> None:
+        rounds = 0
+        rounds_at_cancel = 0
+        channel: Channel[int] = Channel(1)
+
+        async def spin() -> None:
+            nonlocal rounds
+            while True:
+                await step(channel)
+                rounds += 1
+
+        async def cancel() -> None:
+            nonlocal rounds_at_cancel
+            for _ in range(5):
+                await asyncio.sleep(0)
+            rounds_at_cancel = rounds
+            spinning.cancel()
+
+        spinning = asyncio.create_task(spin())
+        await cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await spinning
+        assert 0 < rounds_at_cancel <= 6 * LIMIT
+        assert rounds <= rounds_at_cancel + LIMIT
+
+    bubble(main)
+
+
+def test_the_operation_after_the_last_of_the_budget_yields() -> None:
+    """128 ready operations in a row do not suspend a fresh task; the next one does."""
+
+    async def main() -> None:
+        channel: Channel[int] = Channel(LIMIT + 1)
+        has_yielded = False
+
+        def note() -> None:
+            nonlocal has_yielded
+            has_yielded = True
+
+        asyncio.get_running_loop().call_soon(note)
+        for value in range(LIMIT):
+            await channel.send(value)
+        assert not has_yielded
+        await channel.send(LIMIT)
+        assert has_yielded
+
+    bubble(main)
+
+
+def test_wait_begins_a_new_budget() -> None:
+    """A task that was suspended may again do 128 ready operations in a row."""
+
+    async def main() -> None:
+        channel: Channel[int] = Channel(LIMIT)
+        for value in range(LIMIT):
+            await channel.send(value)
+        receiving = asyncio.create_task(channel.receive())
+        waiting = asyncio.create_task(channel.send(0))
+        await asyncio.gather(receiving, waiting)
+        other: Channel[int] = Channel()
+        sending = asyncio.create_task(other.send(1))
+        await other.receive()
+        await sending
+        assert current_budget().left > 0
+
+    bubble(main)
+
+
+def test_thread_does_not_fill_up_the_budget_it_inherited() -> None:
+    """A loop in another thread, started with this task's variables, gets a budget of its own."""
+
+    async def spend(count: int) -> int:
+        channel: Channel[int] = Channel(count)
+        for value in range(count):
+            await channel.send(value)
+        return id(current_budget())
+
+    async def main() -> None:
+        await spend(LIMIT)
+        mine = current_budget()
+        assert mine.left == 0
+        with ThreadPoolExecutor(1) as pool:
+            context = copy_context()
+            other = pool.submit(context.run, asyncio.run, spend(3)).result()
+        assert other != id(mine)
+        assert mine.left == 0
+
+    bubble(main)

@@ -1,7 +1,7 @@
 """Make the topics the services need, where they are missing: ``python -m deploy.topics``.
 
 Settings have the prefix ``TOPICS_``, such as ``TOPICS_KAFKA__BOOTSTRAP``. Status 0 when every topic is there as it
-should be, 1 when not, 78 for bad settings. A topic that exists with another number of partitions is an error and is left
+should be, 1 when not, 78 for bad settings. A topic that exists with another number of partitions is an error and left
 alone: more partitions would move keys, and with them the order of a coupon's events.
 """
 

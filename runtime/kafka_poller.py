@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from runtime.errors import DeliveryUnknown, RecordRefusedError
 from runtime.kafka_client import DEPENDENCY, ClientConfig
@@ -16,6 +16,18 @@ from runtime.settings import KafkaSettings, read_secret
 _POLL_SECONDS: Final = 0.1
 _JOIN_SECONDS: Final = 2.0
 _REFUSALS: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG_SIZE})
+
+# A broker that does not know or no longer takes our producer id refuses every further record. librdkafka raises the
+# epoch after a record that timed out in flight; brokers other than Apache Kafka may answer that so. A new client helps.
+_LOST_IDENTITY: Final = frozenset(
+    {
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.UNKNOWN_PRODUCER_ID,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    }
+)
 
 log = get_logger(__name__)
 
@@ -99,7 +111,7 @@ class Poller:
     """A producer and its thread. ``produce`` is for the loop's thread; answers come in the poller's own.
 
     Attributes:
-        is_fatal: librdkafka said that this producer is of no more use.
+        is_fatal: librdkafka or the broker said that this producer is of no more use.
     """
 
     def __init__(
@@ -117,9 +129,11 @@ class Poller:
         self._is_stopping = False
         self._stopped = asyncio.Event()
         self._complete: list[Batch] = []
+        self._records = 0
+        self._bytes = 0
         self._answered_records = 0
         self._answered_bytes = 0
-        self.producer = build({**config, "error_cb": self._note_error})  # type: ignore[dict-item] # callbacks are no scalars
+        self.producer = build({**config, "error_cb": self._note_error})  # type: ignore[dict-item] # a callback is no scalar
         self._thread = threading.Thread(target=self._run, name="kafka-poller", daemon=True)
         self._thread.start()
 
@@ -127,9 +141,11 @@ class Poller:
         """Queue a record; its answer goes to the batch.
 
         Raises:
-            BufferError: librdkafka's queue is full.
+            BufferError: librdkafka's queue is full, or this producer is at its end.
             KafkaException: it refuses the record.
         """
+        if self.is_fatal or self._is_stopping:
+            raise BufferError("the producer is at its end")
         self.producer.produce(
             record.topic,
             record.value,
@@ -137,6 +153,8 @@ class Poller:
             headers=list(record.headers),
             on_delivery=partial(self._answer, batch, index, size),
         )
+        self._records += 1
+        self._bytes += size
 
     def close(self) -> None:
         """Stop: unanswered records are answered as unknown; returns at once."""
@@ -152,13 +170,21 @@ class Poller:
             log.warning("The poller's thread did not end in time", dependency=DEPENDENCY)
 
     def _run(self) -> None:
-        while not self._is_stopping:
-            self.producer.poll(_POLL_SECONDS)
-            self._hand_back()
+        while not self._is_stopping and not self.is_fatal:
+            self._poll(_POLL_SECONDS)
         self.producer.purge()
-        self.producer.poll(0)
+        self._poll(0)
+        self._call(self._end)
+
+    def _poll(self, seconds: float) -> None:
+        try:
+            self.producer.poll(seconds)
+        except KafkaException as error:  # so the library tells of a fatal error
+            self._note_error(error.args[0])
+        except Exception:
+            self.is_fatal = True
+            log.exception("The poller failed", dependency=DEPENDENCY)
         self._hand_back()
-        self._call(self._stopped.set)
 
     def _answer(self, batch: Batch, index: int, size: int, error: KafkaError | None, message: Message) -> None:
         self._answered_records += 1
@@ -167,7 +193,7 @@ class Poller:
         if error is None:
             outcome = Delivery(message.topic() or "", message.partition() or 0, message.offset() or 0)
         else:
-            self.is_fatal = self.is_fatal or error.fatal()
+            self.is_fatal = self.is_fatal or error.fatal() or error.code() in _LOST_IDENTITY
             outcome = _as_error(error)
         if batch.answer(index, outcome):
             self._complete.append(batch)
@@ -182,7 +208,15 @@ class Poller:
     def _settle(self, complete: list[Batch], records: int, size: int) -> None:
         for batch in complete:
             batch.resolve()
+        self._records -= records
+        self._bytes -= size
         self._free(records, size)
+
+    def _end(self) -> None:
+        """Give back the room of records that slipped in after the purge and never get an answer."""
+        self._free(self._records, self._bytes)
+        self._records = self._bytes = 0
+        self._stopped.set()
 
     def _call(self, fn: Callable[..., object], *args: object) -> None:
         try:

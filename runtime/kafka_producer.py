@@ -62,8 +62,9 @@ class KafkaProducer:
 
     A full queue makes ``publish`` wait, and after ``delivery_timeout_seconds`` fail without having sent anything. What
     was sent is answered within that time and a second: by a ``Delivery``, or by ``DeliveryUnknown``, since a record
-    whose answer is missing may be stored all the same. A cancelled ``publish`` is such a case too. After an error that
-    librdkafka calls fatal, the next record goes through a new client. Bound to the event loop that made it.
+    whose answer is missing may be stored all the same. A cancelled ``publish`` is such a case too. After an error
+    that is fatal to the client or its producer id, the next record goes through a new one. Bound to the event loop that
+    made it.
     """
 
     def __init__(self, settings: KafkaSettings, *, name: str = "producer", build: Build | None = None) -> None:
@@ -202,7 +203,7 @@ class KafkaProducer:
         if self._is_closed:
             raise DependencyUnavailable(DEPENDENCY, "the producer is closed")
         if self._poller is not None and self._poller.is_fatal:
-            log.error("The producer is replaced after a fatal error", dependency=DEPENDENCY)
+            log.warning("Kafka producer replaced", dependency=DEPENDENCY)
             self._poller.close()
             self._poller = None
             self._renewed += 1

@@ -138,7 +138,7 @@ async def test_a_broker_frozen_for_longer_is_an_unknown_outcome_and_the_producer
 ) -> None:
     """The caller is told in time that the record may be stored; after the thaw the same producer delivers again."""
     await own_kafka.create_topic("frozen")
-    settings = KafkaSettings(bootstrap=own_kafka.bootstrap, delivery_timeout_seconds=1.0, check_timeout_seconds=0.3)
+    settings = KafkaSettings(bootstrap=own_kafka.bootstrap, delivery_timeout_seconds=3.0, check_timeout_seconds=0.3)
     async with open_producer(settings) as producer:
         await producer.publish("frozen", b"k", b"before")
         own_kafka.freeze()

@@ -126,6 +126,14 @@ class _Books:
             if attempt is not None and attempt.operation is operation and answer.status == status:
                 yield attempt, answer
 
+    def _effective(self, operation: Operation) -> Iterator[Attempt]:
+        """Yield the attempts that may have had their effect: all but those whose answer was a refusal."""
+        for number, attempt in self._record.attempts.items():
+            if attempt.operation is operation:
+                answer = self._record.acknowledgements.get(number)
+                if answer is None or not answer.is_refusal:
+                    yield attempt
+
     def failed_requests(self) -> Iterator[str]:
         """Every request has an answer, and one that its sender could expect."""
         for number, attempt in self._record.attempts.items():
@@ -165,11 +173,9 @@ class _Books:
             yield from _unequal(f"redemption {redemption_id}", told)
 
     def redemptions_attempted(self) -> Iterator[str]:
-        """Every stored redemption was asked for, once for each key."""
+        """Every stored redemption was asked for and not refused, once for each key."""
         asked = {
-            (attempt.member_id, attempt.key): attempt.target
-            for attempt in self._record.attempts.values()
-            if attempt.operation is Operation.REDEEM_REWARD
+            (attempt.member_id, attempt.key): attempt.target for attempt in self._effective(Operation.REDEEM_REWARD)
         }
         key_of = {key.redemption_id: (key.member_id, key.key) for key in self._holdings.keys}
         uses = Counter((key.member_id, key.key) for key in self._holdings.keys)
@@ -178,7 +184,7 @@ class _Books:
             if member_and_key is None:
                 yield f"redemption {row.redemption_id} came from nowhere: no key belongs to it"
             elif asked.get(member_and_key) != row.reward_id or member_and_key[0] != row.member_id:
-                yield f"redemption {row.redemption_id} came from nowhere: nobody asked for it"
+                yield f"redemption {row.redemption_id} came from nowhere: nobody asked for it, or it was refused"
             elif uses[member_and_key] > 1:
                 yield f"redemption {row.redemption_id} shares its key with another one"
         for redemption_id in key_of.keys() - self._stored.keys():
@@ -216,12 +222,11 @@ class _Books:
                 yield f"coupon {coupon.code} came from nowhere: it belongs to no redemption"
 
     def statuses_told(self) -> Iterator[str]:
-        """Coupons are redeemed and redemptions cancelled exactly where somebody asked, and always where told so."""
+        """Coupons are redeemed and redemptions cancelled only where somebody asked, and always where told so."""
         redeemed = {attempt.target for attempt, _ in self._answers(Operation.REDEEM_COUPON, _OK)}
         cancelled = {attempt.target for attempt, _ in self._answers(Operation.CANCEL_REDEMPTION, _OK)}
-        asked = defaultdict(set)
-        for attempt in self._record.attempts.values():
-            asked[attempt.operation].add(attempt.target)
+        may_be_redeemed = {attempt.target for attempt in self._effective(Operation.REDEEM_COUPON)}
+        may_be_cancelled = {attempt.target for attempt in self._effective(Operation.CANCEL_REDEMPTION)}
         for row in self._holdings.redemptions:
             coupons = self._coupons[row.redemption_id]
             status = coupons[0].status if coupons else "missing"
@@ -230,10 +235,10 @@ class _Books:
                 yield f"{what} was told to be redeemed"
             if row.redemption_id in cancelled and (status, row.status) != ("cancelled", "cancelled"):
                 yield f"{what} was told to be cancelled"
-            if status == "redeemed" and row.coupon_code not in asked[Operation.REDEEM_COUPON]:
-                yield f"{what}: nobody asked to redeem it"
-            if status == "cancelled" and row.redemption_id not in asked[Operation.CANCEL_REDEMPTION]:
-                yield f"{what}: nobody asked to cancel it"
+            if status == "redeemed" and row.coupon_code not in may_be_redeemed:
+                yield f"{what}: nobody asked to redeem it, or it was refused"
+            if status == "cancelled" and row.redemption_id not in may_be_cancelled:
+                yield f"{what}: nobody asked to cancel it, or it was refused"
             if (status == "cancelled") != (row.status == "cancelled"):
                 yield f"{what}: one of the two is cancelled"
 

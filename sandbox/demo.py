@@ -192,6 +192,7 @@ async def _demo(place: Path, seconds: float | None, rate: float) -> int:
                 demo = Demo(system, journal, seed, screen, rate=rate)
                 result = await demo.run(shutdown, seconds)
             if result.left_over:
+                await system.kill_services()
                 print(f"stopped at once, without an audit: {'; '.join(result.left_over)}")
                 return _INTERRUPTED
             verdict = await demo.verdict()

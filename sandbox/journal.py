@@ -17,6 +17,8 @@ from typing import Any, Self
 
 ATTEMPTED = "attempted.jsonl"
 ACKNOWLEDGED = "acknowledged.jsonl"
+_CLIENT_ERROR = 400
+_SERVER_ERROR = 500
 
 
 class Operation(StrEnum):
@@ -99,6 +101,16 @@ class Acknowledgement:
     def outcome(self) -> str:
         """The status, with the problem's code where there is one: `201`, `409 sold-out`."""
         return f"{self.status} {self.code}" if self.code else str(self.status)
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether its reader cannot know if the request had its effect, or still will."""
+        return self.status >= _SERVER_ERROR or self.code == "request-in-progress"
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it says that the request had no effect, and never will."""
+        return self.status >= _CLIENT_ERROR and not self.is_unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,10 @@ class System:
             mine = [instance for instance in self.instances if instance.service is service]
             await asyncio.gather(*(self.stop(instance) for instance in mine))
 
+    async def kill_services(self) -> None:
+        """Kill all instances at once, with no order and no grace."""
+        await asyncio.gather(*(instance.process.kill() for instance in self.instances))
+
     async def aclose(self) -> None:
         """Stop what still runs and close the listening sockets."""
         try:
@@ -246,7 +250,8 @@ def _inherited() -> dict[str, str]:
 async def open_system(directory: Path, *, fsync: bool = False) -> AsyncIterator[System]:
     """Start both servers, make databases, topic and secrets, and stop everything on leaving.
 
-    No service runs yet: see `System.start`. Everything ends with this process, however it ends.
+    No service runs yet: see `System.start`. Leaving in order stops the services in order, leaving by an exception or a
+    cancellation kills them. Everything ends with this process, however it ends.
 
     Args:
         directory: where logs and secrets go.
@@ -261,5 +266,8 @@ async def open_system(directory: Path, *, fsync: bool = False) -> AsyncIterator[
         try:
             await system.prepare()
             yield system
+        except BaseException:
+            await system.kill_services()
+            raise
         finally:
             await system.aclose()

@@ -127,7 +127,7 @@ class Traffic:
         try:
             attempt, answer = await self._try(request, None)
             tries = 1
-            while request.is_repeatable and _is_unknown(answer) and tries < _TRIES:
+            while request.is_repeatable and (answer is None or answer.is_unknown) and tries < _TRIES:
                 await asyncio.sleep(min(_PAUSE_SECONDS * 2**tries, _PAUSE_MAX_SECONDS) * self._random.uniform(0.5, 1.0))
                 self._counts["repeated"] += 1
                 _, answer = await self._try(request, attempt.number)
@@ -209,15 +209,6 @@ class Traffic:
 def _release(request: Request) -> None:
     if request.held is not None and request.operation in _CHANGES:
         request.held.is_busy = False
-
-
-def _is_unknown(answer: Acknowledgement | None) -> bool:
-    """Whether the sender cannot know if the request had its effect."""
-    return (
-        answer is None
-        or answer.status >= httpx.codes.INTERNAL_SERVER_ERROR
-        or answer.code in {"request-in-progress", "cancellation-in-progress"}
-    )
 
 
 def _acknowledgement(attempt: Attempt, response: httpx.Response, seconds: float) -> Acknowledgement:

@@ -199,6 +199,22 @@ def _server_error(town: _Town) -> None:
     town.acknowledgement(len(town.world.attempts), status=503)
 
 
+def _refused_redemption_stored(town: _Town) -> None:
+    town.world.redeem_reward("m-1", is_answered=False)
+    town.world.answer(town.world.attempts[len(town.world.attempts)], 409, code="sold-out")
+
+
+def _refused_coupon_redeemed(town: _Town) -> None:
+    attempt = town.world.ask(Operation.REDEEM_COUPON, "m-1", town.world.coupons[town.kept].code)
+    town.world.answer(attempt, 404, code="coupon-not-found")
+    town.coupon(town.kept, status="redeemed")
+
+
+def _refused_cancellation_done(town: _Town) -> None:
+    town.world.cancel(town.kept, is_answered=False)
+    town.world.answer(town.world.attempts[len(town.world.attempts)], 409, code="coupon-used")
+
+
 def _refused_for_an_unexpected_reason(town: _Town) -> None:
     attempt = town.world.ask(Operation.REDEEM_REWARD, "m-1", REWARD, key="refused")
     town.world.answer(attempt, 409, code="coupon-used")
@@ -242,6 +258,9 @@ _BREAKS: list[Callable[[_Town], None]] = [
     _answer_lost,
     _answer_without_a_request,
     _server_error,
+    _refused_redemption_stored,
+    _refused_coupon_redeemed,
+    _refused_cancellation_done,
     _refused_for_an_unexpected_reason,
     _bad_request_accepted,
 ]

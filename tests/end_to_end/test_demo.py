@@ -1,0 +1,144 @@
+"""`python -m sandbox.demo`, as a newcomer runs it: real servers, real processes, and the audit's last word."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sandbox.servers import keeper
+
+ROOT = Path(__file__).parents[2]
+_WAIT_SECONDS = 120.0
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+class _Run:
+    """A demo that runs, and whatever belongs to it."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self._output = directory.with_suffix(".out")
+        with self._output.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "sandbox.demo", "--directory", str(directory), *arguments],
+                cwd=ROOT,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self._output.read_text()
+
+    def wait_for(self, text: str) -> None:
+        """Wait until it has printed something."""
+        give_up_at = time.monotonic() + _WAIT_SECONDS
+        while text not in self.output:
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < give_up_at, self.output
+            time.sleep(0.05)
+
+    def end(self) -> tuple[int, str]:
+        """Wait for its end; return its status and its last line."""
+        status = self.process.wait(_WAIT_SECONDS)
+        return status, self.output.splitlines()[-1]
+
+
+@contextmanager
+def _run(directory: Path, *arguments: str) -> Iterator[_Run]:
+    run = _Run(directory / "demo", *arguments)
+    try:
+        yield run
+    finally:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.wait(_WAIT_SECONDS)
+
+
+def _await_end_of(pids: list[int]) -> None:
+    give_up_at = time.monotonic() + _WAIT_SECONDS
+    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < give_up_at, f"left behind: {left}"
+        time.sleep(0.05)
+
+
+@linux
+def test_demo_of_some_seconds_replaces_instances_and_audits_ok(tmp_path: Path) -> None:
+    """It restarts a reward_store and a consumer under traffic, ends by itself with `audit ok`, and leaves nothing."""
+    with _run(tmp_path, "--seconds", "6") as run:
+        run.wait_for("traffic seed")
+        pids = keeper.descendants(run.process.pid)
+        assert len(pids) > 10
+        status, last = run.end()
+    assert last.startswith("audit ok: "), run.output
+    assert status == 0
+    assert "rolling restart of reward_store: reward_store-1 ended with status 0, 0 requests failed" in run.output
+    assert "rolling restart of coupon_consumer: coupon_consumer-1 ended with status 0, 0 requests failed" in run.output
+    assert "not Apache Kafka" in run.output
+    assert "API docs" in run.output
+    _await_end_of(pids)
+
+
+@linux
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_demo_interrupted_still_drains_and_audits(tmp_path: Path, number: signal.Signals) -> None:
+    """A first signal to the whole process group ends the traffic, not the audit."""
+    with _run(tmp_path) as run:
+        run.wait_for("time 2 s")
+        os.killpg(run.process.pid, number)
+        status, last = run.end()
+    assert last.startswith("audit ok: "), run.output
+    assert status == 0
+
+
+@linux
+def test_demo_interrupted_twice_ends_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    """A second Ctrl-C ends it with status 130 and without an audit, and no process stays."""
+    with _run(tmp_path) as run:
+        run.wait_for("time 2 s")
+        pids = keeper.descendants(run.process.pid)
+        run.process.send_signal(signal.SIGINT)
+        run.wait_for("waiting for the backlog")
+        run.process.send_signal(signal.SIGINT)
+        status, last = run.end()
+    assert status == 130
+    assert "without an audit" in last
+    _await_end_of(pids)
+
+
+@linux
+@pytest.mark.parametrize("moment", ["starting the services", "time 2 s"])
+def test_demo_killed_leaves_nothing(tmp_path: Path, moment: str) -> None:
+    """After kill -9 of the demo no server and no service is left, whenever it happens."""
+    with _run(tmp_path) as run:
+        run.wait_for(moment)
+        pids = keeper.descendants(run.process.pid)
+        run.process.kill()
+        run.process.wait(_WAIT_SECONDS)
+    assert pids
+    _await_end_of(pids)
+
+
+def test_demo_beside_a_running_one_says_so(tmp_path: Path) -> None:
+    """A second demo in the same directory ends with one sentence and touches nothing."""
+    with _run(tmp_path) as run:
+        run.wait_for("starting the servers")
+        second = subprocess.run(
+            [sys.executable, "-m", "sandbox.demo", "--directory", str(tmp_path / "demo")],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=_WAIT_SECONDS,
+            check=False,
+        )
+        assert second.returncode == 1
+        assert "a demo is running already" in second.stderr
+        assert run.process.poll() is None

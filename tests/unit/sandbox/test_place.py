@@ -1,0 +1,70 @@
+"""One demo at a time holds its directory, and a token is given only while one does."""
+
+from pathlib import Path
+
+import pytest
+
+from runtime.auth import TokenVerifier
+from runtime.settings import AuthSettings
+from sandbox import token
+from sandbox.place import DemoRunningError, hold_place, is_held
+from sandbox.system import secret_file
+
+SECRET = "s" * 48
+
+
+def test_place_is_emptied_and_held(tmp_path: Path) -> None:
+    """Whoever holds the directory finds nothing of the run before, and nobody else can hold it."""
+    place = tmp_path / "demo"
+    (place / "secrets").mkdir(parents=True)
+    (place / "old.log").touch()
+    with hold_place(place):
+        assert [path.name for path in place.iterdir()] == ["running"]
+        assert is_held(place)
+        with pytest.raises(DemoRunningError, match="running already"), hold_place(place):
+            pass
+    assert not is_held(place)
+
+
+def test_place_that_was_never_used_is_not_held(tmp_path: Path) -> None:
+    """Without a directory no demo is running."""
+    assert not is_held(tmp_path / "nothing")
+
+
+def _print_token(monkeypatch: pytest.MonkeyPatch, place: Path, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["token", "--directory", str(place), *arguments])
+    return token.main()
+
+
+def test_token_of_a_running_demo_is_accepted_by_its_services(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is printed is a token of that member and scope, by the rules the services verify tokens with."""
+    with hold_place(tmp_path) as place:
+        secret_file(place).parent.mkdir()
+        secret_file(place).write_text(SECRET)
+        assert _print_token(monkeypatch, place, "--member", "m-7", "--scope", "operator") == 0
+        printed = capsys.readouterr().out.strip()
+        principal = TokenVerifier(AuthSettings(secret_file=secret_file(place))).verify(f"Bearer {printed}".encode())
+    assert (principal.subject, principal.scope) == ("m-7", "operator")
+
+
+def test_token_without_a_demo_is_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no demo runs, one sentence says how to start one."""
+    assert _print_token(monkeypatch, tmp_path) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "No demo is running here: start one with `make demo`.\n"
+
+
+def test_token_for_an_impossible_member_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that no service would accept gets no token."""
+    with hold_place(tmp_path) as place:
+        secret_file(place).parent.mkdir()
+        secret_file(place).write_text(SECRET)
+        assert _print_token(monkeypatch, place, "--member", "m 1\n") == 1
+    assert capsys.readouterr().err.startswith("No such member")

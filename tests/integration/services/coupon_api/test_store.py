@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from loyalty.coupon import Coupon
-from runtime.errors import RequestInProgressError
+from runtime.errors import DependencyUnavailable, RequestInProgressError
 from runtime.postgres import PostgresPool, open_pool
 from runtime.settings import PostgresSettings
 from runtime.stored_answer import IdempotencyKey, claim_key, store_answer
@@ -227,3 +227,21 @@ async def test_claim_is_only_for_the_key_it_names(world: PostgresWorld) -> None:
         await connection.execute("begin")
         assert [await claim_key(connection, key) for key in keys] == [None] * 4
         await connection.execute("rollback")
+
+
+async def test_coupon_that_somebody_keeps_locked_is_given_up_in_time(
+    postgres_settings: PostgresSettings, administrator: "asyncpg.Connection"
+) -> None:
+    """A lock that is not released costs a redemption its lock's time, not its fate: afterwards it can be done."""
+    coupon = some_coupon()
+    await put_coupon(administrator, coupon)
+    settings = postgres_settings.model_copy(update={"lock_timeout_seconds": 0.2})
+    async with open_pool(settings) as pool:
+        store = PostgresCouponStore(pool, Tracer(capacity=8))
+        async with administrator.transaction():
+            await administrator.execute("select from coupons where code = $1 for update", coupon.code)
+            with pytest.raises(DependencyUnavailable):
+                await store.redeem_coupon(coupon.code, "m-1")
+            with pytest.raises(DependencyUnavailable):
+                await store.cancel_coupon(coupon)
+        assert (await store.redeem_coupon(coupon.code, "m-1"))["version"] == 2

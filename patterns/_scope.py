@@ -20,11 +20,11 @@ class Scope:
     subtree: nobody sees a parent that has ended with a child that has not.
     """
 
-    __slots__ = ("cause", "children", "clock", "deadline", "done", "err", "hooks", "parent", "timer")
+    __slots__ = ("cause", "children", "clock", "deadline", "done", "err", "hooks", "siblings", "timer")
 
     def __init__(self, parent: Scope | None = None, clock: Clock = THREAD_CLOCK, deadline: float | None = None) -> None:
-        self.parent = parent
         self.children: dict[Scope, None] = {}
+        self.siblings: dict[Scope, None] = {} if parent is None else parent.children
         self.hooks: dict[object, Hook] = {}
         self.timer: Timer | None = None
         self.clock = clock
@@ -60,8 +60,7 @@ class Scope:
             if self.err is not None:
                 return
             ended = self._mark(err, cause or err)
-            if self.parent is not None:
-                self.parent.children.pop(self, None)
+            self.siblings.pop(self, None)
         for timer, hooks in ended:
             if timer is not None:
                 timer.stop()

@@ -145,27 +145,22 @@ def after(seconds: float) -> ReceiveChannel[float]:
     """
     clock = current_clock()
     core: Core[float] = Core(1)
-    bell = _Bell(core, clock)
-    bell.timer = clock.call_at(clock.now() + seconds, bell.ring)
+    _Bell(core, clock, clock.now() + seconds)
     return ReceiveChannel(core)
 
 
 class _Bell:
     """Send the time into a channel that it does not keep alive."""
 
-    __slots__ = ("_clock", "_core", "timer")
+    __slots__ = ("_clock", "_core", "_timer")
 
-    def __init__(self, core: Core[float], clock: Clock) -> None:
+    def __init__(self, core: Core[float], clock: Clock, when: float) -> None:
         self._clock = clock
-        self._core = weakref.ref(core, self._silence)
-        self.timer: Timer | None = None
+        self._timer = clock.call_at(when, self.ring)
+        self._core = weakref.ref(core, lambda _: self._timer.stop())
 
     def ring(self) -> None:
         core = self._core()
         if core is not None:
             with matching:
                 core.give(self._clock.now())
-
-    def _silence(self, _: object) -> None:
-        if self.timer is not None:
-            self.timer.stop()

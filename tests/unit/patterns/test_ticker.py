@@ -8,8 +8,10 @@ import time
 import pytest
 
 from patterns import Outcome, Ticker, TickerStatistics, WouldBlock, after, receive, select
-from patterns._timer import THREAD_CLOCK
+from patterns._core import Core
+from patterns._timer import THREAD_CLOCK, current_clock
 from patterns.bubble import bubble, wait_idle
+from patterns.ticker import _Bell
 from tests.support.spinning import spin_until
 
 
@@ -187,6 +189,18 @@ def test_after_that_nobody_can_receive_from_leaves_no_timer() -> None:
         gc.collect()
         await selecting
         assert asyncio.get_running_loop().time() == 5
+
+    bubble(main)
+
+
+def test_after_that_is_due_as_its_channel_goes_does_nothing() -> None:
+    """A timer that fires just when nobody can receive any more has nobody to send to."""
+
+    async def main() -> None:
+        clock = current_clock()
+        bell = _Bell(Core(1), clock, clock.now() + 5)
+        bell.ring()
+        assert timers() == []
 
     bubble(main)
 

@@ -214,14 +214,14 @@ class ConnectionPool:
             raise PoolExhausted(DEPENDENCY, f"{len(self._waiters)} others already wait for a connection")
         is_backing_off = self._loop.time() < self._next_attempt_at
         if self._size + self._connecting == 0 and is_backing_off and self._last_error is not None:
-            raise DependencyUnavailable(DEPENDENCY, str(self._last_error.args[0]))
+            raise DependencyUnavailable(DEPENDENCY, self._last_error.detail)
 
     def _give_up(self, waiter: asyncio.Future[Connection]) -> None:
         if waiter.done():
             return
         seconds = self._settings.acquire_timeout_seconds
         if self._size == 0:
-            last = f"; last error: {self._last_error}" if self._last_error is not None else ""
+            last = f"; last error: {self._last_error.detail}" if self._last_error is not None else ""
             waiter.set_exception(DependencyUnavailable(DEPENDENCY, f"no connection opened within {seconds:g} s{last}"))
         else:
             self._exhausted += 1
@@ -279,7 +279,7 @@ class ConnectionPool:
         delay = most * self._random.uniform(0.5, 1.0)
         self._next_attempt_at = self._loop.time() + delay
         self._last_error = as_unavailable(error)
-        log.warning("No connection could be opened", dependency=DEPENDENCY, error=str(self._last_error))
+        log.warning("No connection could be opened", dependency=DEPENDENCY, error=self._last_error.detail)
         if self._size == 0 and self._connecting == 0:
             self._reject_waiters(self._last_error)
         elif self._retry is None and not self._is_closed:
@@ -289,7 +289,7 @@ class ConnectionPool:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_exception(DependencyUnavailable(DEPENDENCY, str(error.args[0])))
+                waiter.set_exception(DependencyUnavailable(DEPENDENCY, error.detail))
 
     async def _mend(self, connection: Connection) -> None:
         """Wait for the interrupted command's end and roll back, bounded; a connection that will not is cut."""

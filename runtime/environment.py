@@ -64,20 +64,27 @@ def load_settings(settings_type: type[SettingsT]) -> SettingsT:
 
 def _problems(settings_type: type[BaseSettings], error: ValidationError) -> Iterator[str]:
     prefix = str(settings_type.model_config.get("env_prefix", ""))
-    known = [_variable(prefix, path) for path in _leaves(settings_type)]
+    leaves = list(_leaves(settings_type))
+    known = [_variable(prefix, path) for path in leaves]
     for detail in error.errors(include_url=False, include_context=False, include_input=False):
         path = tuple(str(step) for step in detail["loc"])
         variable = _variable(prefix, path)
         if detail["type"] == "missing":
             below = list(_required(settings_type, path, prefix))
             yield from (f"{name}: is required" for name in below or [variable])
-        elif detail["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(variable, known, n=1)
-            yield f"{variable}: no such setting" + (f"; did you mean {close[0]}?" if close else "")
+        elif detail["type"] == "extra_forbidden" or (path in leaves and _below(variable)):
+            for name in _below(variable) or [variable]:
+                close = difflib.get_close_matches(name, known, n=1)
+                yield f"{name}: no such setting" + (f"; did you mean {close[0]}?" if close else "")
         else:
             where = f"{variable}: " if path else ""
             lines = detail["msg"].removeprefix("Value error, ").splitlines()
             yield from (f"{where}{line}" for line in lines)
+
+
+def _below(variable: str) -> list[str]:
+    """Return the variables that treat this one as a section."""
+    return sorted(name.upper() for name in os.environ if name.upper().startswith(f"{variable}__"))
 
 
 def _variable(prefix: str, path: tuple[str, ...]) -> str:

@@ -22,11 +22,13 @@ class DependencyUnavailable(Exception):  # noqa: N818 - a state of the world tha
 
     Attributes:
         dependency: the server's role, such as ``postgres`` or ``kafka``.
+        detail: what was the matter, for the log.
         retry_after_seconds: when a caller may sensibly try again.
     """
 
     def __init__(self, dependency: str, detail: str, *, retry_after_seconds: float = 1.0) -> None:
         self.dependency = dependency
+        self.detail = detail
         self.retry_after_seconds = retry_after_seconds
         super().__init__(f"{dependency}: {detail}")
 

@@ -151,7 +151,8 @@ class PostgresPool(ConnectionPool):
                     pause = min(_POLL_MOST_SECONDS, pause * 2)
             except DeadlineExceeded:
                 waited = self._loop.time() - started_at
-                detail = f"no connection within {waited:.1f} s; last error: {last_error or 'none, no answer at all'}"
+                last = last_error.detail if last_error is not None else "none, no answer at all"
+                detail = f"no connection within {waited:.1f} s; last error: {last}"
                 raise DependencyUnavailable(DEPENDENCY, detail) from last_error
 
 

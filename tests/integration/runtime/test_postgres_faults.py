@@ -120,9 +120,7 @@ def nowhere(**changes: float) -> PostgresSettings:
 async def test_waiting_for_a_server_that_never_comes_ends_with_the_last_error() -> None:
     """The message says how long it waited and what the last attempt said."""
     async with open_pool(nowhere()) as pool:
-        with pytest.raises(
-            DependencyUnavailable, match=r"no connection within 0\.\d s; last error: .*Connect call failed"
-        ):
+        with pytest.raises(DependencyUnavailable, match=r"no connection within 0\.\d s; last error: .*Errno 111"):
             await pool.wait_for_connection(background(), 0.3)
 
 

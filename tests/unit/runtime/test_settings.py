@@ -1,0 +1,192 @@
+"""Settings: read from the environment whole, all problems told at once, secrets never shown."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from pydantic import SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from runtime.errors import SettingsError
+from runtime.settings import (
+    AuthSettings,
+    CommaSeparated,
+    HttpSettings,
+    KafkaSettings,
+    PostgresSettings,
+    ProcessSettings,
+    load_settings,
+    read_secret,
+)
+
+
+class ExampleSettings(ProcessSettings):
+    """A service's settings with a section of each kind."""
+
+    model_config = SettingsConfigDict(env_prefix="EXAMPLE_")
+
+    service: ClassVar[str] = "example"
+
+    postgres: PostgresSettings
+    kafka: KafkaSettings
+    http: HttpSettings = HttpSettings()
+    urls: CommaSeparated = ()
+
+
+GOOD = {
+    "EXAMPLE_POSTGRES__DATABASE": "coupons",
+    "EXAMPLE_POSTGRES__USER": "coupon_api",
+    "EXAMPLE_KAFKA__BOOTSTRAP": "127.0.0.1:9092",
+}
+
+
+def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> ExampleSettings:
+    """Load the settings from an environment of the good ones and these; an empty value takes one away."""
+    for name, value in {**GOOD, **variables}.items():
+        if value:
+            monkeypatch.setenv(name, value)
+        else:
+            monkeypatch.delenv(name, raising=False)
+    return load_settings(ExampleSettings)
+
+
+def problems(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
+    """Return the message about an environment that is wrong."""
+    with pytest.raises(SettingsError) as caught:
+        load(monkeypatch, **variables)
+    assert caught.value.__cause__ is None  # the library's own error shows values
+    assert caught.value.__suppress_context__
+    return str(caught.value)
+
+
+def test_variables_reach_their_fields_through_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers, words, lists and nested fields arrive with their types."""
+    settings = load(
+        monkeypatch,
+        EXAMPLE_POSTGRES__PORT="6543",
+        EXAMPLE_URLS="http://a, http://b",
+        EXAMPLE_HTTP__DRAIN_LAG_SECONDS="0.5",
+    )
+    assert settings.postgres.port == 6543
+    assert settings.urls == ("http://a", "http://b")
+    assert settings.http.drain_lag_seconds == 0.5
+
+
+def test_all_problems_are_in_one_message_by_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing, a mistyped, an out-of-range and a malformed variable are told together."""
+    message = problems(
+        monkeypatch,
+        EXAMPLE_POSTGRES__DATABASE="",
+        EXAMPLE_POSTGRES__PROT="1",
+        EXAMPLE_POSTGRES__POOL_MAX="0",
+        EXAMPLE_STARTUP_SECONDS="soon",
+    )
+    assert "EXAMPLE_POSTGRES__DATABASE: is required" in message
+    assert "EXAMPLE_POSTGRES__PROT: no such setting; did you mean EXAMPLE_POSTGRES__PORT?" in message
+    assert "EXAMPLE_POSTGRES__POOL_MAX: " in message
+    assert "EXAMPLE_STARTUP_SECONDS: " in message
+
+
+def test_a_section_that_is_missing_names_each_variable_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has to guess the fields of a section from its name."""
+    message = problems(monkeypatch, EXAMPLE_POSTGRES__DATABASE="", EXAMPLE_POSTGRES__USER="")
+    assert "EXAMPLE_POSTGRES__DATABASE: is required" in message
+    assert "EXAMPLE_POSTGRES__USER: is required" in message
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["EXAMPLE_GRACE_SECOND", "EXAMPLE_POSTGRES__HOST__NAME", "EXAMPLE_NOWHERE__X", "EXAMPLE_POSTGRES", "example_x"],
+)
+def test_a_variable_under_the_prefix_that_names_no_field_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """A mistyped variable is never silently ignored, at whatever depth."""
+    assert variable.upper() in problems(monkeypatch, **{variable: "1"})
+
+
+def test_variables_of_others_are_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that only resembles the prefix is ignored."""
+    load(monkeypatch, EXAMPLES_GRACE_SECOND="1", PG_EXAMPLE_X="1")
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"EXAMPLE_GRACE_SECONDS": "15"}, "must be greater than what an orderly stop may need"),
+        ({"EXAMPLE_POSTGRES__POOL_MIN": "11"}, "pool_min is greater than pool_max"),
+        ({"EXAMPLE_POSTGRES__LOCK_TIMEOUT_SECONDS": "6"}, "lock_timeout_seconds is greater than statement_timeout"),
+        ({"EXAMPLE_HTTP__REQUEST_TIMEOUT_SECONDS": "11"}, "a stop would cut off requests"),
+        ({"EXAMPLE_KAFKA__RECORD_BYTES": "50000000"}, "the largest record would never fit the queue"),
+        ({"EXAMPLE_KAFKA__LINGER_MS": "10000"}, "linger_ms is not less than delivery_timeout_seconds"),
+        ({"EXAMPLE_KAFKA__SECURITY_PROTOCOL": "SASL_SSL"}, "sasl_mechanism is to be given"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
+) -> None:
+    """Times must fit the grace period, queues their contents, bounds each other."""
+    assert said in problems(monkeypatch, **variables)
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e9", ""])
+def test_a_time_is_a_positive_finite_number_of_seconds(monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
+    """Zero, negative, endless and absurd times are refused; an absent one takes the default."""
+    if seconds:
+        assert "EXAMPLE_GRACE_SECONDS" in problems(monkeypatch, EXAMPLE_GRACE_SECONDS=seconds)
+    else:
+        assert load(monkeypatch, EXAMPLE_GRACE_SECONDS=seconds).grace_seconds == 30
+
+
+def test_a_secret_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the settings' text nor a message about other mistakes has the password."""
+    settings = load(monkeypatch, EXAMPLE_POSTGRES__PASSWORD="very-secret")  # noqa: S106 - a test's own
+    assert "very-secret" not in repr(settings)
+    assert "very-secret" not in str(settings.model_dump())
+    message = problems(monkeypatch, EXAMPLE_POSTGRES__PASSWORD="very-secret", EXAMPLE_POSTGRES__PORT="x")  # noqa: S106
+    assert "very-secret" not in message
+
+
+def test_a_secret_comes_as_value_or_as_file_and_not_as_both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two sources are one too many, and a file must be readable and not empty at the start already."""
+    file = tmp_path / "password"
+    file.write_text("hush\n")
+    settings = load(monkeypatch, EXAMPLE_POSTGRES__PASSWORD_FILE=str(file))
+    assert settings.postgres.password is None
+    assert "give one" in problems(monkeypatch, EXAMPLE_POSTGRES__PASSWORD="x")  # noqa: S106 - a test's own
+    monkeypatch.delenv("EXAMPLE_POSTGRES__PASSWORD")
+    file.write_text("\n")
+    assert "password_file is empty" in problems(monkeypatch)
+    file.unlink()
+    assert "password_file cannot be read: No such file" in problems(monkeypatch)
+
+
+def test_a_secrets_file_is_read_anew_each_time(tmp_path: Path) -> None:
+    """A rotated file counts from the next reading on, and only the line end is taken off."""
+    file = tmp_path / "secret"
+    file.write_text(" first \n")
+    assert read_secret(None, file) == " first "
+    file.write_text("second\r\n")
+    assert read_secret(None, file) == "second"
+    assert read_secret(SecretStr("value"), None) == "value"
+    assert read_secret(None, None) is None
+
+
+def test_settings_are_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a field nor a section's field can be set after the start."""
+    settings = load(monkeypatch)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.grace_seconds = 1
+    with pytest.raises(ValueError, match="frozen"):
+        settings.postgres.port = 1
+
+
+def test_a_token_key_must_fit_its_algorithm(tmp_path: Path) -> None:
+    """HS256 asks for a secret's file, RS256 for a public key's, and the other one is a mistake."""
+    key = tmp_path / "key"
+    key.write_text("k")
+    AuthSettings(algorithm="HS256", secret_file=key)
+    AuthSettings(algorithm="RS256", public_key_file=key)
+    for wrong in ({}, {"public_key_file": key}, {"secret_file": key, "public_key_file": key}):
+        with pytest.raises(ValueError, match="_file"):
+            AuthSettings(algorithm="HS256", **wrong)

@@ -17,7 +17,6 @@ from tests.support.coupon_api_process import free_port
 from tests.support.databases import PASSWORDS
 
 ROOT = Path(__file__).parents[2]
-GROUP = "coupon-consumer"
 
 
 class CouponConsumerProcess:
@@ -79,7 +78,7 @@ def variables(postgres: PostgresServer, database: str, bootstrap: str, topic: st
         "POSTGRES__PASSWORD": PASSWORDS["coupon_consumer"],
         "KAFKA__BOOTSTRAP": bootstrap,
         "CONSUMER__TOPIC": topic,
-        "CONSUMER__GROUP": GROUP,
+        "CONSUMER__GROUP": f"group-{topic}",
         "CONSUMER__SESSION_TIMEOUT_SECONDS": "6",
         "CONSUMER__MAX_POLL_INTERVAL_SECONDS": "30",
         "CHECK_SECONDS": "1",

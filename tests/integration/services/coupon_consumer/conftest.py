@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -13,7 +14,8 @@ from pydantic import SecretStr
 from deploy.migrate import migrate
 from runtime.postgres import PostgresPool, open_pool
 from runtime.settings import PostgresSettings
-from sandbox.servers import PostgresServer
+from sandbox.servers import KafkaServer, PostgresServer
+from tests.integration.services.coupon_consumer.world import World
 from tests.support.databases import PASSWORDS, migrate_settings
 
 
@@ -66,3 +68,39 @@ async def pool(postgres: PostgresServer, coupons_database: str) -> AsyncIterator
     )
     async with open_pool(settings) as opened:
         yield opened
+
+
+@pytest.fixture
+async def world(
+    postgres: PostgresServer,
+    coupons_database: str,
+    administrator: asyncpg.Connection,
+    kafka: KafkaServer,
+    topic: str,
+    tmp_path: Path,
+) -> World:
+    """A world on the session's servers, which are not to be hurt."""
+    assert not administrator.is_closed()  # it emptied the tables
+    return World(postgres, coupons_database, kafka, topic, tmp_path)
+
+
+@pytest.fixture
+async def fragile_postgres(
+    own_postgres: PostgresServer, migrated: str, kafka: KafkaServer, topic: str, tmp_path: Path
+) -> World:
+    """A world whose Postgres may be hurt."""
+    return World(own_postgres, migrated, kafka, topic, tmp_path)
+
+
+@pytest.fixture
+async def fragile_kafka(
+    postgres: PostgresServer,
+    coupons_database: str,
+    administrator: asyncpg.Connection,
+    own_kafka: KafkaServer,
+    tmp_path: Path,
+) -> World:
+    """A world whose broker may be hurt."""
+    assert not administrator.is_closed()  # it emptied the tables
+    await own_kafka.create_topic("events")
+    return World(postgres, coupons_database, own_kafka, "events", tmp_path)

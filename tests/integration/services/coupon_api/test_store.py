@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from loyalty.coupon import Coupon
+from loyalty.errors import CouponNotFoundError
 from runtime.errors import DependencyUnavailable, RequestInProgressError
 from runtime.postgres import PostgresPool, open_pool
 from runtime.settings import PostgresSettings
@@ -112,6 +113,25 @@ async def test_without_the_lock_two_transactions_reach_the_work(world: PostgresW
                 await store_answer(connection, some_key(), answer)
 
 
+async def test_coupon_that_arrives_between_two_statements_was_not_there(world: PostgresWorld) -> None:
+    """Whoever redeems just before the coupon arrives is told that there is none, and can redeem it right after."""
+    coupon = some_coupon()
+    fetch_row = world.pool.fetch_row
+
+    async def arrive_after_the_first(sql: str, *args: object) -> object:
+        row = await fetch_row(sql, *args)
+        if sql == store_module._REDEEM:
+            await world.put(coupon)
+        return row
+
+    with (
+        mock.patch.object(world.pool, "fetch_row", arrive_after_the_first),
+        pytest.raises(CouponNotFoundError),
+    ):
+        await world.store.redeem_coupon(coupon.code, "m-1")
+    assert (await world.store.redeem_coupon(coupon.code, "m-1"))["status"] == "redeemed"
+
+
 async def test_without_the_status_guard_a_coupon_is_redeemed_twice(world: PostgresWorld) -> None:
     """The guard is needed: a statement that does not look at the status spends the coupon once a call."""
     coupon = some_coupon()
@@ -143,7 +163,7 @@ async def test_store_s_calls_are_spans(world: PostgresWorld) -> None:
 @pytest.mark.parametrize(
     ("plan", "index"),
     [
-        (store_module._FIND.replace("$1", "'0123456789ABCDEF'"), "coupons_pkey"),
+        (store_module.FIND.replace("$1", "'0123456789ABCDEF'"), "coupons_pkey"),
         (
             store_module._PAGE_AFTER.replace("$1", "'m-1'")
             .replace("$2", "10")

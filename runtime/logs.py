@@ -24,6 +24,7 @@ Fields = MutableMapping[str, Any]  # Any: a log field may be anything; the rende
 
 _LEVELS: Final = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARNING": logging.WARNING, "ERROR": logging.ERROR}
 _SECRET_KEY: Final = re.compile(r"password|passwd|secret|token|authorization|cookie|api_?key|credential", re.IGNORECASE)
+_DEEPEST: Final = 8
 _MASK: Final = "**********"
 _COUPON: Final = re.compile(rb"(?<![0-9A-Za-z])([0-9A-HJKMNP-TV-Z]{4})[0-9A-HJKMNP-TV-Z]{12}(?![0-9A-Za-z])")
 _CODE_TABLE: Final = bytes(67 if chr(byte) in "0123456789ABCDEFGHJKMNPQRSTVWXYZ" else 32 for byte in range(256))
@@ -178,7 +179,7 @@ def _finish(logger: _NamedLogger, method: str, fields: Fields) -> Fields:
     if error:
         fields["exception"] = _traceback(error)
     for name, value in fields.items():
-        fields[name] = _hide(name, value)
+        fields[name] = _hide(name, value, _DEEPEST)
     write_line(fields)
     raise structlog.DropEvent
 
@@ -210,11 +211,15 @@ def _traceback(error: object) -> str:
     return traceback.format_exc()
 
 
-def _hide(name: str, value: object) -> object:
+def _hide(name: str, value: object, depth: int) -> object:
     if _SECRET_KEY.search(name):
         return _MASK if value is not None else None
-    if isinstance(value, dict):
-        return {str(key): _hide(str(key), inner) for key, inner in value.items()}
+    if isinstance(value, dict | list | tuple):
+        if depth == 0:
+            return "…"
+        if isinstance(value, dict):
+            return {str(key): _hide(str(key), inner, depth - 1) for key, inner in value.items()}
+        return [_hide("", inner, depth - 1) for inner in value]
     return value
 
 

@@ -95,14 +95,14 @@ async def test_waiting_borrowers_are_served_in_order_and_all_of_them(database: s
 
     async def borrow(number: int) -> None:
         nonlocal holders
-        async with pool.acquire() as connection:
+        async with lone.acquire() as connection:
             holders += 1
             assert holders == 1
             await connection.fetchrow("select 1")
             order.append(number)
             holders -= 1
 
-    async with open_pool(pool_settings(database, pool_max=1)) as pool, asyncio.TaskGroup() as group:
+    async with open_pool(pool_settings(database, pool_max=1)) as lone, asyncio.TaskGroup() as group:
         for number in range(50):
             group.create_task(borrow(number))
     assert order == list(range(50))

@@ -218,14 +218,14 @@ def test_an_application_that_raises_ends_with_status_1_and_its_traceback(log: Pa
 
 def test_bad_settings_end_with_status_78_and_all_problems_and_no_secret(log: Path) -> None:
     """One message on standard error names every variable at fault and shows no value."""
-    variables = {
+    variables: dict[str, str] = {
         "MODE_LOG_LEVEL": "LOUD",
         "MODE_POSTGRES__HSOT": "db",
         "MODE_POSTGRES__DATABASE": "x",
         "MODE_POSTGRES__PASSWORD": "very-secret",
         "MODE_GRACE_SECONDS": "nan",
     }
-    with running(log, "orderly", **variables) as run:
+    with running(log, "orderly", command=None, **variables) as run:
         assert run.end() == 78
         for variable in ("MODE_LOG_LEVEL", "MODE_POSTGRES__HSOT", "MODE_POSTGRES__USER", "MODE_GRACE_SECONDS"):
             assert variable in run.text()

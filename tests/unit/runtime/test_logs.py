@@ -64,7 +64,12 @@ def test_secrets_are_masked_by_name_and_by_shape(lines: Lines) -> None:
     """Passwords, tokens, coupon codes and passwords in URLs never reach the log, whichever way they come."""
     token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJtLTEifQ.c2lnbmF0dXJl"  # noqa: S105 - a test's own
     log = get_logger("ours")
-    log.info(f"coupon {CODE}", code=CODE, path=f"/v1/coupons/{CODE}", nested={"password": "hush", "list": [CODE]})
+    log.info(
+        f"coupon {CODE}",
+        code=CODE,
+        path=f"/v1/coupons/{CODE}",
+        nested={"password": "hush", "list": [CODE, {"token": "hush"}]},
+    )
     log.info("x", password="hush", Authorization="hush", db_password="hush", api_key="hush")  # noqa: S106 - a test's own
     log.info("x", url="postgres://user:hush@host/db", header=f"Bearer {token}")
     logging.getLogger("std").warning("%s %s", CODE, "postgres://user:hush@host/db")

@@ -176,9 +176,9 @@ def test_settings_are_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a field nor a section's field can be set after the start."""
     settings = load(monkeypatch)
     with pytest.raises(ValueError, match="frozen"):
-        settings.grace_seconds = 1
+        settings.grace_seconds = 1  # type: ignore[misc] # the mistake under test
     with pytest.raises(ValueError, match="frozen"):
-        settings.postgres.port = 1
+        settings.postgres.port = 1  # type: ignore[misc] # the mistake under test
 
 
 def test_a_token_key_must_fit_its_algorithm(tmp_path: Path) -> None:

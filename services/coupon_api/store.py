@@ -40,7 +40,7 @@ def _sql(statement: str) -> str:
     return statement.replace(":view", _VIEW)
 
 
-_FIND: Final = _sql("select :view from coupons where code = $1")
+FIND: Final = _sql("select :view from coupons where code = $1")
 
 _PAGE: Final = _sql("""
 select :view from coupons where member_id = $1 order by issued_at desc, code desc limit $2
@@ -161,7 +161,7 @@ class PostgresCouponStore:
         """See `CouponStore`."""
         finish = self._tracer.start("find_coupon")
         try:
-            row = await self._pool.fetch_row(_FIND, code)
+            row = await self._pool.fetch_row(FIND, code)
         finally:
             finish()
         return None if row is None else _view(row)
@@ -199,7 +199,7 @@ class PostgresCouponStore:
 
     async def _redeemed_before(self, code: str, member_id: str) -> CouponView:
         """Return the coupon that the guard turned away, if it is spent, or say why it cannot be."""
-        row = await self._pool.fetch_row(_FIND, code)
+        row = await self._pool.fetch_row(FIND, code)
         if row is None or row["member_id"] != member_id:
             raise CouponNotFoundError
         match row["status"]:
@@ -234,7 +234,7 @@ class PostgresCouponStore:
 
     async def _cancelled_before(self, order: Coupon) -> CouponView:
         """Return the coupon that the guard turned away, if it is cancelled, or say why it cannot be."""
-        row = await self._pool.fetch_row(_FIND, order.code)
+        row = await self._pool.fetch_row(FIND, order.code)
         if row is None:
             raise AssertionError("a coupon that was in the way is gone, and nobody may delete one")
         view = _view(row)

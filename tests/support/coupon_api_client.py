@@ -17,8 +17,10 @@ from services.coupon_api.routes import DOMAIN_ERRORS, build_coupon_router
 from services.coupon_api.schema import CouponAnswer, CouponPageAnswer
 from services.coupon_api.store import CouponStore
 from tests.support.coupon_store_contract import DAY
+from tests.support.fake_coupon_api_store import FakeCouponStore
 
 Json = dict[str, Any]  # Any: a JSON document
+KEY = {"idempotency-key": "key-00001"}
 
 SECRET = "0123456789abcdef" * 2
 
@@ -43,6 +45,18 @@ class Api:
         transport = httpx.ASGITransport(app=self.edge)
         headers = {"authorization": f"Bearer {token}"}
         return httpx.AsyncClient(transport=transport, base_url="http://coupon-api", headers=headers)
+
+
+def put(store: FakeCouponStore, coupon: Coupon) -> Coupon:
+    """Let a coupon be there."""
+    store.coupons[coupon.code] = coupon
+    return coupon
+
+
+def assert_problem(response: httpx.Response, status: int, code: str) -> None:
+    """Assert that an answer is this problem."""
+    assert (response.status_code, response.json().get("code")) == (status, code)
+    assert response.headers["content-type"] == "application/problem+json"
 
 
 def issue_body(**changes: object) -> Json:

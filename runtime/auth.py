@@ -36,6 +36,13 @@ class Principal:
     scope: Scope
 
 
+@dataclass(frozen=True, slots=True)
+class TokenStatistics:
+    """Count the verified tokens in memory."""
+
+    remembered: int
+
+
 class TokenVerifier:
     """Verify bearer tokens, remembering the good ones until they expire.
 
@@ -78,6 +85,10 @@ class TokenVerifier:
         if known is not None and now < known[1]:
             return known[0]
         return self._verify_anew(authorization, now)
+
+    def statistics(self) -> TokenStatistics:
+        """Say how many tokens are remembered."""
+        return TokenStatistics(len(self._cache))
 
     def _verify_anew(self, authorization: bytes, now: float) -> Principal:
         self._cache.pop(authorization, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -21,9 +22,18 @@ class BusyClients:
     more, connects anew. Whatever else goes wrong is an error, counted by its kind; nothing is ever sent twice.
     """
 
-    def __init__(self, address: Address, count: int, *, path: str = "/ok", pause_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        address: Address,
+        count: int,
+        *,
+        path: str = "/ok",
+        headers: Mapping[str, str] | None = None,
+        pause_seconds: float = 0.0,
+    ) -> None:
         self._address = address
         self._path = path
+        self._headers = dict(headers or {})
         self._count = count
         self._pause_seconds = pause_seconds
         self._is_stopping = False
@@ -60,7 +70,7 @@ class BusyClients:
         async with RawClient(self._address) as client:
             while not self._is_stopping and not client.reader.at_eof():
                 began = time.perf_counter()
-                answer = await client.get(self._path)
+                answer = await client.get(self._path, **self._headers)
                 self.slowest_seconds = max(self.slowest_seconds, time.perf_counter() - began)
                 self.answers += 1
                 if answer.status != 200:

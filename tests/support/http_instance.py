@@ -28,11 +28,18 @@ class HttpInstance:
         """Ask its admin port."""
         return await ask(self.admin, f"GET {path} HTTP/1.1\r\nhost: admin\r\n\r\n".encode())
 
+    async def wait_admin(self, path: str, status: int) -> Answer:
+        """Ask its admin port until it answers with this status."""
+        async with asyncio.timeout(20):
+            while True:
+                answer = await self.ask_admin(path)
+                if answer.status == status:
+                    return answer
+                await asyncio.sleep(0.02)
+
     async def wait_ready(self) -> None:
         """Wait until it says that traffic may come."""
-        async with asyncio.timeout(20):
-            while (await self.ask_admin("/readyz")).status != 200:
-                await asyncio.sleep(0.02)
+        await self.wait_admin("/readyz", 200)
 
 
 @asynccontextmanager

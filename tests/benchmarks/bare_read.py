@@ -30,7 +30,7 @@ async def serve(fd: int, dsn: str, sql: str) -> None:
         code = scope["path"].rsplit("/", 1)[1]
         async with pool.acquire() as connection:
             row = await connection.fetchrow(sql, code)
-        body = orjson.dumps(dict(row))
+        body = orjson.dumps(dict(row or {}))
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

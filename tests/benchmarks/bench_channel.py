@@ -1,7 +1,4 @@
-"""A channel against ``asyncio.Queue``: one producer task, one consumer task, the same items in the same process.
-
-Run it with ``python -m tests.benchmarks.bench_channel``.
-"""
+"""A channel against ``asyncio.Queue``: one producer task, one consumer task, the same items in the same process."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Final
 
 from patterns import Channel
+from tests.benchmarks.report import Row
 
 ITEMS: Final = 200_000
 ROUNDS: Final = 5
@@ -52,25 +50,15 @@ def _rate(through: Callable[[int, int], Coroutine[None, None, None]], capacity: 
     return items / (time.process_time() - started)
 
 
-def run(items: int = ITEMS, rounds: int = ROUNDS) -> list[tuple[str, float, str]]:
+def run(items: int = ITEMS, rounds: int = ROUNDS) -> list[Row]:
     """Measure in turn, and take the median of the ratios of neighbours; above 1 the channel is faster."""
-    results = []
+    rows = []
     for capacity in CAPACITIES:
         pairs = [
             (_rate(_through_channel, capacity, items), _rate(_through_queue, capacity, items)) for _ in range(rounds)
         ]
         ratio = statistics.median(channel / queue for channel, queue in pairs)
         channel, queue = (statistics.median(rates) for rates in zip(*pairs, strict=True))
-        detail = f"{channel:,.0f} items/s, asyncio.Queue {queue:,.0f}"
-        results.append((f"channel of capacity {capacity}", ratio, detail))
-    return results
-
-
-def main() -> None:
-    """Print one line a capacity."""
-    for name, ratio, detail in run():
-        print(f"{name}: {ratio:.2f} of asyncio.Queue ({detail})")
-
-
-if __name__ == "__main__":
-    main()
+        detail = f"{channel:,.0f} against {queue:,.0f} items/s"
+        rows.append(Row(f"channel of capacity {capacity}: rate against asyncio.Queue", ratio, ">= 1.0", detail))
+    return rows

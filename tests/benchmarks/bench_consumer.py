@@ -26,12 +26,13 @@ DEADLINE_SECONDS = 300.0
 POLL_SECONDS = 0.2
 MEGABYTE = 1024 * 1024
 
-# Plain inserts of whole rows: no guard, no version, no decoding; the fastest way to the same rows that is one statement.
+# Plain inserts of whole rows: no guard, no version, no decoding.
 _INSERT = """
 insert into coupons (
     code, member_id, reward_id, redemption_id, value_cents, currency, issued_at, expires_at, version, status, source
 )
-select code, member_id, reward_id, redemption_id, value_cents, currency, issued_at, expires_at, version, 'issued', 'event'
+select code, member_id, reward_id, redemption_id, value_cents, currency, issued_at, expires_at, version,
+    'issued', 'event'
 from unnest(
     $1::text[], $2::text[], $3::text[], $4::uuid[], $5::bigint[], $6::text[], $7::timestamptz[], $8::timestamptz[],
     $9::bigint[]
@@ -53,7 +54,15 @@ def _snapshots() -> Iterator[CouponSnapshot]:
     expires_at = issued_at + timedelta(days=30)
     for number in range(RECORDS):
         yield CouponSnapshot(
-            new_coupon_code(), f"m-{number % 5_000}", f"rw-{number % 50}", new_id(), 500, "EUR", issued_at, expires_at, 1
+            new_coupon_code(),
+            f"m-{number % 5_000}",
+            f"rw-{number % 50}",
+            new_id(),
+            500,
+            "EUR",
+            issued_at,
+            expires_at,
+            1,
         )
 
 
@@ -116,9 +125,7 @@ async def measure() -> list[Row]:
         async with open_system(Path(directory)) as system:
             snapshots = list(_snapshots())
             await asyncio.to_thread(_fill, system, snapshots)
-            batches = [
-                list(zip(*snapshots[first : first + BATCH], strict=True)) for first in range(0, RECORDS, BATCH)
-            ]
+            batches = [list(zip(*snapshots[first : first + BATCH], strict=True)) for first in range(0, RECORDS, BATCH)]
             connection = await asyncpg.connect(system.coupons_url)
             inserted: list[float] = []
             consumed: list[Consumed] = []

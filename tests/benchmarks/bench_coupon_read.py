@@ -13,9 +13,9 @@ import asyncpg
 
 from loyalty.identifier import new_coupon_code
 from sandbox.instance import Service
-from sandbox.servers import Program, start_process
+from sandbox.servers import KeptProcess, Program, start_process
 from sandbox.system import ROOT, System, open_system
-from services.coupon_api.store import _FIND as FIND
+from services.coupon_api.store import FIND
 from tests.benchmarks.load import LoadResult, drive
 from tests.benchmarks.report import Row
 
@@ -26,7 +26,7 @@ COUPONS = 10_000
 MEMBER = "m-bench"
 
 
-async def _seed(dsn: str) -> str:
+async def plant_coupons(dsn: str) -> str:
     """Store ten thousand coupons of one member and return the code of one."""
     connection = await asyncpg.connect(dsn)
     codes = [new_coupon_code() for _ in range(COUPONS)]
@@ -45,21 +45,25 @@ async def _seed(dsn: str) -> str:
     return codes[COUPONS // 2]
 
 
+async def start_bare(system: System, listener: socket.socket) -> KeptProcess:
+    """Start the reference on a listening socket."""
+    command = [sys.executable, "-m", "tests.benchmarks.bare_read", str(listener.fileno()), system.coupons_url, FIND]
+    return await start_process(
+        Program(
+            name="bare_read",
+            command=command,
+            log=system.directory / "bare_read.log",
+            directory=ROOT,
+            pass_descriptors=(listener.fileno(),),
+        )
+    )
+
+
 @contextlib.asynccontextmanager
 async def _bare_application(system: System) -> AsyncIterator[str]:
     """Run the reference and yield its address."""
     with socket.create_server(("127.0.0.1", 0), backlog=1_024) as listener:
-        process = await start_process(
-            Program(
-                name="bare_read",
-                command=[
-                    sys.executable, "-m", "tests.benchmarks.bare_read", str(listener.fileno()), system.coupons_url, FIND
-                ],  # fmt: skip
-                log=system.directory / "bare_read.log",
-                directory=ROOT,
-                pass_descriptors=(listener.fileno(),),
-            )
-        )
+        process = await start_bare(system, listener)
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
@@ -71,7 +75,7 @@ async def measure() -> list[Row]:
     """Drive both in alternating pairs and compare their rates and their slowest hundredths."""
     with tempfile.TemporaryDirectory() as directory:
         async with open_system(Path(directory)) as system:
-            code = await _seed(system.coupons_url)
+            code = await plant_coupons(system.coupons_url)
             await system.start(Service.COUPON_API)
             headers = {"Authorization": f"Bearer {system.token(MEMBER)}"}
             bare: list[LoadResult] = []

@@ -1,6 +1,5 @@
 """The CPU of one read through our connection pool, against asyncpg's own pool without its reset query."""
 
-import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable

@@ -65,7 +65,7 @@ class _Connection(asyncio.Protocol):
         else:
             self._send()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the signature is asyncio's
         if not self._tally.stopping:
             self._tally.failures += 1
         if not self.closed.done():
@@ -85,13 +85,19 @@ async def drive(
     of a server kept busy, not of an idle one.
     """
     parts = urlsplit(url)
-    lines = [f"GET {parts.path} HTTP/1.1", f"Host: {parts.netloc}", *(f"{name}: {value}" for name, value in headers.items())]
+    lines = [
+        f"GET {parts.path} HTTP/1.1",
+        f"Host: {parts.netloc}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
     request = ("\r\n".join(lines) + "\r\n\r\n").encode()
     loop = asyncio.get_running_loop()
     tally = _Tally()
     clients = []
     for _ in range(connections):
-        _, client = await loop.create_connection(lambda: _Connection(request, tally), parts.hostname, parts.port)
+        _, client = await loop.create_connection(
+            lambda: _Connection(request, tally), str(parts.hostname), int(parts.port or 80)
+        )
         clients.append(client)
     await asyncio.sleep(warm_up_seconds)
     tally.counting, began = True, time.perf_counter()

@@ -45,8 +45,8 @@ def render(rows: list[Row], servers: list[str], date: str) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Made by `make bench`. Every figure is a ratio against a reference measured in the same run, the median of several",
-        "alternating pairs; absolute rates are there to judge the ratio by, not to compare machines.",
+        "Made by `make bench`. Every figure is a ratio against a reference measured in the same run, the median of",
+        "several alternating pairs; absolute rates are there to judge the ratio by, not to compare machines.",
         "",
         f"- date: {date}",
         f"- machine: {describe_machine()}",

@@ -1,0 +1,90 @@
+"""Records that should not be there: poison, and every record several times."""
+
+import asyncio
+from pathlib import Path
+from random import Random
+
+import asyncpg
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from sandbox.system import PARTITIONS, System
+from tests.support.flow import open_flow
+
+POISON = [
+    (b"", b"K"), (None, b"K"), (b"not json", b"K"), (b"{}", b"K"), (b"\xff\xfe", b"K"), (b"[" * 5_000, b"K"),
+    (b'{"schema_version": 99}', b"K"), (b'{"type": "coupon.exploded"}', None), (b"null", None), (b"7", b"K"),
+]  # fmt: skip
+
+
+def _produce(system: System, records: list[tuple[bytes | None, bytes | None]]) -> None:
+    producer = Producer({"bootstrap.servers": system.kafka.bootstrap})
+    for value, key in records:
+        producer.produce(system.topic, value, key)
+    assert producer.flush(30) == 0
+
+
+def _read_all(system: System, count: int) -> list[Message]:
+    """Read the first `count` records of the topic."""
+    consumer = Consumer(
+        {"bootstrap.servers": system.kafka.bootstrap, "group.id": "reader", "enable.auto.commit": False}
+    )
+    consumer.assign([TopicPartition(system.topic, partition, 0) for partition in range(PARTITIONS)])
+    records: list[Message] = []
+    while len(records) < count:
+        batch = consumer.consume(count - len(records), timeout=10)
+        assert batch, f"only {len(records)} of {count} records came"
+        records += [message for message in batch if message.error() is None]
+    consumer.close()
+    return records
+
+
+async def test_poison_among_the_events_ends_in_the_dead_letters_and_harms_no_coupon(tmp_path: Path) -> None:
+    """Each poisonous record is kept with its bytes and its cause; every redemption has its coupon all the same."""
+    async with open_flow(tmp_path) as flow:
+        for _ in range(3):
+            await flow.wait_requests(50)
+            await asyncio.to_thread(_produce, flow.system, POISON)
+        poison = 3 * len(POISON)
+        verdict = await flow.verdict(more_records=poison)
+        connection = await asyncpg.connect(flow.system.coupons_url)
+        letters = await connection.fetch("select payload, error_class from dead_letters")
+        await connection.close()
+    assert verdict.differences == (f"{poison} records are in the dead letters",)
+    assert sorted(str(row["payload"]) for row in letters) == sorted(str(value) for value, _ in POISON * 3)
+    assert all(row["error_class"].endswith("Error") for row in letters)
+
+
+async def test_every_event_delivered_several_times_makes_one_coupon(tmp_path: Path) -> None:
+    """Events that are sent again, in any order, two to five times, change nothing."""
+    random = Random()
+    async with open_flow(tmp_path) as flow:
+        await flow.wait_requests(200)
+        await flow.stop_traffic()
+        await flow.drain()
+        connection = await asyncpg.connect(flow.system.rewards_url)
+        events = await connection.fetchval("select count(*) from outbox where published_at is not null")
+        await connection.close()
+        originals = await asyncio.to_thread(_read_all, flow.system, events)
+        copies = [(one.value(), one.key()) for one in originals for _ in range(random.randrange(1, 5))]
+        random.shuffle(copies)
+        before = await _coupons(flow.system)
+        await asyncio.to_thread(_produce, flow.system, copies)
+        await _wait_consumed(flow.system, events + len(copies))
+        assert await _coupons(flow.system) == before
+        verdict = await flow.verdict()
+    assert verdict.is_ok, "\n".join(verdict.lines())
+
+
+async def _coupons(system: System) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(system.coupons_url)
+    rows: list[asyncpg.Record] = await connection.fetch("select * from coupons order by code")
+    await connection.close()
+    return rows
+
+
+async def _wait_consumed(system: System, records: int) -> None:
+    connection = await asyncpg.connect(system.coupons_url)
+    async with asyncio.timeout(60):
+        while await connection.fetchval("select sum(next_offset)::bigint from consumer_offsets") < records:  # noqa: ASYNC110 - a database knows no event
+            await asyncio.sleep(0.1)
+    await connection.close()

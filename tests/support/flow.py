@@ -1,0 +1,131 @@
+"""The whole platform under members' traffic, with an audit at the end: what the demo shows, for tests to disturb."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+
+from patterns import background
+from sandbox.audit import Verdict, audit
+from sandbox.balancer import Balancer
+from sandbox.holdings import read_holdings
+from sandbox.instance import Instance, Service
+from sandbox.journal import Journal, read_journal
+from sandbox.observation import open_observer
+from sandbox.seed import make_seed, plant
+from sandbox.system import System, open_system
+from sandbox.traffic import Traffic
+
+MEMBERS = 100
+POINTS = 100_000
+DRAIN_SECONDS = 90.0
+REQUEST_SECONDS = 15.0
+
+
+class Flow:
+    """Running services and running traffic; a test hurts one of them and then asks for the verdict."""
+
+    def __init__(self, system: System, journal: Journal, traffic: Traffic) -> None:
+        self.system = system
+        self.journal = journal
+        self.traffic = traffic
+        self._sending = background().with_cancel()
+        self._task = asyncio.create_task(traffic.run(self._sending), name="traffic")
+
+    def instance(self, service: Service) -> Instance:
+        """Return the oldest running instance of a service."""
+        return next(instance for instance in self.system.instances if instance.service is service)
+
+    async def wait_requests(self, more: int) -> None:
+        """Wait until so many more requests have been sent."""
+        wanted = self.traffic.statistics().requests + more
+        async with asyncio.timeout(120):
+            while self.traffic.statistics().requests < wanted:
+                if self._task.done():
+                    await self._task
+                await asyncio.sleep(0.02)
+
+    async def kill(self, instance: Instance) -> None:
+        """Kill one instance as the kernel would, and forget it: how it ended is no difference to anybody."""
+        await instance.process.kill()
+        instance.process.release()
+        self.system.instances.remove(instance)
+
+    async def replace_killed(self, service: Service) -> None:
+        """Kill the oldest instance of a service and start another in its place."""
+        await self.kill(self.instance(service))
+        await self.system.start(service)
+
+    async def stop_traffic(self) -> None:
+        """Send nothing new, and wait for the answers under way."""
+        self._sending.cancel()
+        await asyncio.wait_for(self._task, 120)
+
+    async def drain(self, *, more_records: int = 0) -> None:
+        """Wait until everything that was promised has arrived, with so many records that nobody was promised."""
+        observer = await open_observer(self.system, self.traffic)
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while True:
+                    seen = await observer.look()
+                    arrived = seen.coupons + seen.dead_letters >= seen.redemptions + more_records
+                    if arrived and seen.is_drained:
+                        return
+                    await asyncio.sleep(0.1)
+        finally:
+            await observer.aclose()
+
+    async def verdict(self, *, failures_allowed: bool = False, more_records: int = 0) -> Verdict:
+        """Stop the traffic, let the backlog drain, stop the services in order, and audit.
+
+        An instance that did not end with status 0 is a difference too.
+        """
+        await self.stop_traffic()
+        await self.drain(more_records=more_records)
+        await self.system.stop_services()
+        bad_ends = [stopped for stopped in self.system.ended if stopped.status]
+        assert not bad_ends, f"these did not stop in order: {bad_ends}"
+        record = read_journal(self.journal.directory)
+        holdings = await read_holdings(self.system.rewards_url, self.system.coupons_url)
+        return audit(record, holdings, failures_allowed=failures_allowed)
+
+    async def aclose(self) -> None:
+        """End the traffic, whatever state it is in."""
+        self._sending.cancel()
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+
+@contextlib.asynccontextmanager
+async def open_flow(directory: Path, *, rate: float = 60.0, seed: int | None = None) -> AsyncIterator[Flow]:
+    """Start servers, services and traffic; print the seed of the traffic, and stop everything on leaving."""
+    traffic_seed = secrets.randbits(32) if seed is None else seed
+    print(f"traffic seed {traffic_seed}")  # noqa: T201 - shown when the test fails
+    members = make_seed(MEMBERS, POINTS)
+    async with open_system(directory) as system:
+        await plant(members, system.rewards_url)
+        await asyncio.gather(*(system.start(service) for service in Service))
+        balancers = {
+            service: Balancer(
+                lambda service=service: [one for one in system.instances if one.service is service],  # type: ignore[misc]  # mypy has no type for a default in a lambda
+                system.client,
+                timeout_seconds=REQUEST_SECONDS,
+            )
+            for service in (Service.REWARD_STORE, Service.COUPON_API)
+        }
+        with Journal(directory) as journal:
+            journal.seeded(members)
+            traffic = Traffic(balancers, journal, members, system.token, rate=rate, random=Random(traffic_seed))
+            watching = [asyncio.create_task(balancer.watch()) for balancer in balancers.values()]
+            flow = Flow(system, journal, traffic)
+            try:
+                yield flow
+            finally:
+                await flow.aclose()
+                for task in watching:
+                    task.cancel()
+                await asyncio.gather(*watching, return_exceptions=True)

@@ -1,8 +1,8 @@
 """The admin port: `/livez`, `/readyz`, `/metrics`, from a thread of its own.
 
 It answers while the event loop is blocked, which is when it is needed most: then `/livez` says 200 until the loop has
-not turned for `stall_seconds`, and 503 from there on, `/readyz` says 503 at once, and `/metrics` shows the lag. In Go
-a second `http.Server` on the same runtime does this, since nothing there can block the others.
+not turned for `stall_seconds`, and 503 from there on, `/readyz` says 503 after a second, and `/metrics` shows the
+lag. In Go a second `http.Server` on the same runtime does this, since nothing there can block the others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 import orjson
 
-from runtime.health import Health
+from runtime.health import Health, Readiness
 from runtime.listener import open_listener
 from runtime.settings import AdminSettings
 
@@ -25,6 +25,7 @@ IO_TIMEOUT_SECONDS: Final = 5.0
 READINESS_TIMEOUT_SECONDS: Final = 3.0
 CONNECTIONS_MAX: Final = 32
 PULSE_SECONDS: Final = 0.25
+UNREADY_SECONDS: Final = 1.0
 STOP_SECONDS: Final = 2.0
 
 _PHRASES: Final = {
@@ -165,22 +166,27 @@ class AdminServer:
         return (200 if is_live else 503), _JSON, orjson.dumps({"live": is_live, "stalled_seconds": round(stalled, 3)})
 
     async def _readiness(self) -> Answer:
-        ready, reasons = False, {"event_loop": "not answering"}
-        if self._watched is None:
-            return _plain(503)
+        unknown = Readiness(False, {"event_loop": "not answering"})
+        if self._watched is None or self.stalled_seconds >= UNREADY_SECONDS:
+            return _ready(unknown)
         report = self._health.report()
         try:
             question = asyncio.run_coroutine_threadsafe(report, self._watched)
-        except RuntimeError:
+        except RuntimeError:  # the loop is closed
             report.close()
-        else:
-            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-                readiness = await asyncio.wait_for(asyncio.wrap_future(question), READINESS_TIMEOUT_SECONDS)
-                ready, reasons = readiness.is_ready, readiness.not_ready
-        return (200 if ready else 503), _JSON, orjson.dumps({"ready": ready, "not_ready": reasons})
+            return _ready(unknown)
+        try:
+            return _ready(await asyncio.wait_for(asyncio.wrap_future(question), READINESS_TIMEOUT_SECONDS))
+        except TimeoutError:
+            return _ready(unknown)
 
     async def _metrics(self) -> Answer:
         return 200, _METRICS, self._render_metrics()
+
+
+def _ready(readiness: Readiness) -> Answer:
+    body = orjson.dumps({"ready": readiness.is_ready, "not_ready": readiness.not_ready})
+    return (200 if readiness.is_ready else 503), _JSON, body
 
 
 def _plain(status: int) -> Answer:

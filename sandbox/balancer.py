@@ -23,7 +23,7 @@ class Backend(Protocol):
     def base_url(self) -> str | None:
         """Where it is reached; instances that share a listening socket have the same address."""
 
-    async def is_ready(self, client: httpx.AsyncClient) -> bool:
+    async def is_ready(self) -> bool:
         """Ask whether it is ready."""
 
 
@@ -64,7 +64,7 @@ class Balancer:
         self._turn = 0
         self._refused = 0
 
-    async def watch(self, period_seconds: float = 0.2) -> None:
+    async def watch(self, period_seconds: float = 0.25) -> None:
         """Follow the readiness of all instances until cancelled."""
         while True:
             await self.look()
@@ -73,7 +73,7 @@ class Balancer:
     async def look(self) -> None:
         """Ask every instance once whether it is ready."""
         instances = list(self._instances())
-        answers = await asyncio.gather(*(instance.is_ready(self._client) for instance in instances))
+        answers = await asyncio.gather(*(instance.is_ready() for instance in instances))
         self._ready = frozenset(instance.name for instance, ready in zip(instances, answers, strict=True) if ready)
 
     async def send(

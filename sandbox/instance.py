@@ -6,10 +6,9 @@ import signal
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 
-import httpx
-from prometheus_client.parser import text_string_to_metric_families
-
+from sandbox.probe import ProbeFailed, probe
 from sandbox.servers import KeptProcess, ServerError
 
 _POLL_SECONDS = 0.05
@@ -42,14 +41,15 @@ class Instance:
     base_url: str | None
     admin_url: str
 
-    async def is_ready(self, client: httpx.AsyncClient) -> bool:
+    async def is_ready(self) -> bool:
         """Ask its readiness; one that does not answer within a second is not ready."""
         try:
-            return (await client.get(f"{self.admin_url}/readyz", timeout=1.0)).status_code == httpx.codes.OK
-        except (httpx.HTTPError, OSError):
+            status, _ = await probe(f"{self.admin_url}/readyz")
+        except ProbeFailed:
             return False
+        return status == HTTPStatus.OK
 
-    async def wait_until_ready(self, client: httpx.AsyncClient, timeout_seconds: float) -> None:
+    async def wait_until_ready(self, timeout_seconds: float) -> None:
         """Wait until it says that it is ready and, if it is a consumer, until it has been given partitions.
 
         A consumer is ready before its group has let it in. The embedded broker never recovers a group whose leader
@@ -59,7 +59,7 @@ class Instance:
             ServerError: it ended, or was not ready in time; the message names its log.
         """
         give_up_at = time.monotonic() + timeout_seconds
-        while not (await self.is_ready(client) and await self._has_work(client)):
+        while not (await self.is_ready() and await self._has_work()):
             if not self.process.is_running:
                 status = await self.process.wait(0)
                 raise ServerError(f"{self.name} ended with status {status} while starting; see {self.process.log}")
@@ -67,19 +67,19 @@ class Instance:
                 raise ServerError(f"{self.name} is not ready after {timeout_seconds:g} s; see {self.process.log}")
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def total(self, client: httpx.AsyncClient, metric: str) -> float | None:
+    async def total(self, metric: str) -> float | None:
         """Return a metric's value, summed over its labels; None when it is unknown or the instance does not answer."""
         try:
-            text = (await client.get(f"{self.admin_url}/metrics", timeout=1.0)).text
-        except (httpx.HTTPError, OSError):
+            _, text = await probe(f"{self.admin_url}/metrics")
+        except ProbeFailed:
             return None
-        families = text_string_to_metric_families(text)
-        samples = [sample.value for family in families for sample in family.samples if sample.name == metric]
-        known = [value for value in samples if not math.isnan(value)]
+        lines = (line for line in text.splitlines() if line.startswith((f"{metric} ", f"{metric}{{")))
+        values = [float(line.rpartition(" ")[2]) for line in lines]
+        known = [value for value in values if not math.isnan(value)]
         return sum(known) if known else None
 
-    async def _has_work(self, client: httpx.AsyncClient) -> bool:
-        return self.service is not Service.COUPON_CONSUMER or bool(await self.total(client, _OWNED))
+    async def _has_work(self) -> bool:
+        return self.service is not Service.COUPON_CONSUMER or bool(await self.total(_OWNED))
 
     async def stop(self, grace_seconds: float) -> int:
         """Send SIGTERM, wait for its end, and return its status; one that takes longer is killed (status 137)."""

@@ -88,7 +88,7 @@ class Observer:
         if rewards is None or coupons is None:
             raise AssertionError("a query without a condition returns its row")
         instances = list(self._system.instances)
-        ready = await asyncio.gather(*(instance.is_ready(self._system.client) for instance in instances))
+        ready = await asyncio.gather(*(instance.is_ready() for instance in instances))
         return Observation(
             seconds=now - self._began_at,
             rate=rate,
@@ -104,7 +104,7 @@ class Observer:
 
     async def _lag(self) -> int | None:
         consumers = [one for one in self._system.instances if one.service is Service.COUPON_CONSUMER]
-        lags = await asyncio.gather(*(consumer.total(self._system.client, _LAG) for consumer in consumers))
+        lags = await asyncio.gather(*(consumer.total(_LAG) for consumer in consumers))
         known = [lag for lag in lags if lag is not None]
         return int(sum(known)) if known else None
 

@@ -29,6 +29,7 @@ _ROLES = ("lp_owner", "reward_store", "coupon_api", "coupon_consumer")
 _READY_SECONDS = 60.0
 _GRACE_SECONDS = 30.0
 _BACKLOG = 1_024
+_CONNECTIONS = 2_000
 _OPERATOR_LIFETIME_SECONDS = 7 * 86_400
 
 
@@ -53,7 +54,10 @@ class System:
         self.kafka = kafka
         self.instances: list[Instance] = []
         self.ended: list[Stopped] = []
-        self.client = httpx.AsyncClient(trust_env=False)
+        # Far above what the traffic and the probes have under way at once: nobody waits for a free connection, which
+        # would make the open loop a closed one.
+        limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
+        self.client = httpx.AsyncClient(trust_env=False, limits=limits)
         # In an embedded server everything is ours; in one that was named, each run gets names of its own.
         run = "" if postgres.is_embedded and kafka.is_embedded else f"_{secrets.token_hex(4)}"
         self.rewards_database = f"rewards{run}"
@@ -106,7 +110,7 @@ class System:
             ServerError: it ended, or was not ready within 60 s.
         """
         instance = await self.launch(service, environment)
-        await instance.wait_until_ready(self.client, _READY_SECONDS)
+        await instance.wait_until_ready(_READY_SECONDS)
         return instance
 
     async def launch(self, service: Service, environment: Mapping[str, str] | None = None) -> Instance:

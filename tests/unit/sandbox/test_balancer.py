@@ -20,7 +20,7 @@ class _Backend:
     base_url: str | None
     ready: bool = True
 
-    async def is_ready(self, _client: httpx.AsyncClient) -> bool:
+    async def is_ready(self) -> bool:
         """Say it."""
         return self.ready
 

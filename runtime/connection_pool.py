@@ -335,9 +335,11 @@ class ConnectionPool:
         """Close what has lain idle for too long, and open what the minimum asks for."""
         self._tidy = self._loop.call_later(_TIDY_SECONDS, self._tidy_up)
         now = self._loop.time()
-        spare = self._size - self._settings.pool_min
-        stale = [c for c in self._idle if c.idle_since + self._settings.idle_seconds < now or c.is_closed()][:spare]
-        for connection in stale:
+        dead = [connection for connection in self._idle if connection.is_closed()]
+        spare = max(0, self._size - len(dead) - self._settings.pool_min)
+        stale_since = now - self._settings.idle_seconds
+        stale = [c for c in self._idle if c.idle_since < stale_since and not c.is_closed()][:spare]
+        for connection in dead + stale:
             self._idle.remove(connection)
             self._discard(connection)
         self._grow()

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 import traceback
+from collections.abc import Callable
 
 import pytest
 
@@ -351,6 +352,32 @@ def test_value_is_shared_among_event_loops() -> None:
     assert len({id(answer) for answer in answers}) == 1
     assert len(answers) == 2
     assert runs.load() == 1
+
+
+class InterferingLock:
+    """A lock that lets something happen just before it is taken for the first time."""
+
+    def __init__(self, interfere: Callable[[], object]) -> None:
+        self._lock = threading.Lock()
+        self._interfere: Callable[[], object] | None = interfere
+
+    def __enter__(self) -> None:
+        interfere, self._interfere = self._interfere, None
+        if interfere is not None:
+            interfere()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_value_that_is_built_while_a_caller_is_about_to_wait_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another caller that is done between a caller's first look and its place in the queue leaves nobody waiting."""
+    runs = AtomicCounter()
+    once = OnceValue(runs.add)
+    monkeypatch.setattr(once._gate, "_lock", InterferingLock(once.get_sync))
+    assert once.get_sync(WAIT_SECONDS) == 1
+    assert once.statistics() == OnceStatistics(state="done", waiting=0, attempts=1)
 
 
 def test_runner_whose_loop_is_gone_hands_over(caplog: pytest.LogCaptureFixture) -> None:

@@ -53,5 +53,7 @@ class HardStop:
         try:
             log.error("Stopped by force", reason="the process did not end by itself in time", cut_off=self.describe())
             flush_logs()
+        except Exception:
+            log.exception("Stopped by force")
         finally:  # whatever the last words come to, the process ends
             self._end(EXIT_FAILED)

@@ -53,6 +53,10 @@ class LoopWatchdog:
         self._stopped.set()
         self._answered.set()
 
+    def join(self) -> None:
+        """Wait, at most a second, until the thread has ended."""
+        self._thread.join(1.0)
+
     def statistics(self) -> WatchdogStatistics:
         """Return the lag so far; while the loop is blocked, ``lag_seconds`` grows."""
         return WatchdogStatistics(self._lag, self._lag_max, self._blocked)

@@ -1,0 +1,180 @@
+"""The producer's rules with librdkafka replaced at its edge: bounds, broken clients, exact counts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from runtime.errors import DeliveryUnknown, DependencyUnavailable, RecordRefusedError
+from runtime.kafka_client import ClientConfig
+from runtime.kafka_producer import Delivery, KafkaProducer, Record
+from runtime.settings import KafkaSettings
+from tests.support.eventually import eventually
+from tests.support.fake_producer import FakeProducer
+
+RECORD = Record("t", b"k", b"v")
+
+
+class Clients:
+    """Build fake clients, each as the test prepared the next one."""
+
+    def __init__(self) -> None:
+        self.built: list[FakeProducer] = []
+        self.next_answer: str | KafkaError | None = "stored"
+
+    def build(self, config: ClientConfig) -> Producer:
+        """Build one."""
+        client = FakeProducer(config)
+        client.answer_with = self.next_answer
+        self.built.append(client)
+        return cast("Producer", client)
+
+
+@asynccontextmanager
+async def producer_of(clients: Clients, **fields: Any) -> AsyncIterator[KafkaProducer]:  # noqa: ANN401 - any setting
+    """Open a producer on fake clients for a block."""
+    settings = KafkaSettings(**{"bootstrap": "x:1", "delivery_timeout_seconds": 5.0, **fields})
+    producer = KafkaProducer(settings, build=clients.build)
+    try:
+        yield producer
+    finally:
+        await producer.aclose(0.05)
+
+
+async def test_outcomes_come_in_the_order_of_their_records_with_one_at_fault_among_them() -> None:
+    """Each record's outcome is at its index, whatever the others came to."""
+    clients = Clients()
+    async with producer_of(clients, record_bytes=1_000) as producer:
+        records = [Record("t", b"k", value) for value in (b"0", b"x" * 2_000, b"2")]
+        first, second, third = await producer.publish_many(records)
+        assert first == Delivery("t", 0, 0)
+        assert isinstance(second, RecordRefusedError)
+        assert third == Delivery("t", 0, 1)
+        statistics = producer.statistics()
+    assert (statistics.delivered, statistics.failed, statistics.under_way_records) == (2, 1, 0)
+
+
+async def test_the_client_is_asked_for_every_brokers_word_and_no_doubles() -> None:
+    """The settings that the guarantees rest on reach librdkafka."""
+    clients = Clients()
+    async with producer_of(clients, linger_ms=7) as producer:
+        await producer.publish(*RECORD)
+    config = clients.built[0].config
+    assert config["enable.idempotence"] is True
+    assert config["acks"] == "all"
+    assert config["linger.ms"] == 7
+    assert config["message.timeout.ms"] == 5_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KafkaError(KafkaError.PRODUCER_FENCED),
+        KafkaError(KafkaError.UNKNOWN_PRODUCER_ID),
+        KafkaError(KafkaError._FATAL, "broken", True),
+    ],
+    ids=["fenced", "unknown id", "fatal"],
+)
+async def test_a_client_that_lost_its_identity_is_replaced_and_the_next_record_goes_through(error: KafkaError) -> None:
+    """The record at hand is of unknown fate; the one after it is stored by a new client; no count is left behind."""
+    clients = Clients()
+    clients.next_answer = error
+    async with producer_of(clients) as producer:
+        with pytest.raises(DeliveryUnknown):
+            await producer.publish(*RECORD)
+        clients.next_answer = "stored"
+        assert await producer.publish(*RECORD) == Delivery("t", 0, 0)
+        assert len(clients.built) == 2
+        assert clients.built[0].stored == []
+        assert producer.statistics().renewed == 1
+        await eventually(lambda: producer.statistics().under_way_records == 0)
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [KafkaException(KafkaError(KafkaError._FATAL, "x", True)), ValueError("a callback failed")],
+)
+async def test_a_poll_that_raises_ends_that_client_and_never_the_service(raised: Exception) -> None:
+    """Records of the broken client are answered as unknown, and the next goes through a new one."""
+    clients = Clients()
+    clients.next_answer = None
+    async with producer_of(clients) as producer:
+        publishing = asyncio.create_task(producer.publish(*RECORD))
+        await eventually(lambda: producer.statistics().under_way_records == 1)
+        clients.built[0].raise_in_poll = raised
+        with pytest.raises(DeliveryUnknown):
+            await publishing
+        clients.next_answer = "stored"
+        assert await producer.publish(*RECORD) == Delivery("t", 0, 0)
+        assert producer.statistics().under_way_bytes == 0
+
+
+async def test_the_queue_holds_no_more_records_and_bytes_than_the_settings_allow() -> None:
+    """Publishers beyond the bound wait; as answers come they go on, in the order they came."""
+    clients = Clients()
+    clients.next_answer = None
+    async with producer_of(clients, queue_records=10) as producer:
+        publishing = [asyncio.create_task(producer.publish("t", b"k", b"%d" % number)) for number in range(50)]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert producer.statistics().under_way_records == 10
+        clients.built[0].answer_with = "stored"
+        await asyncio.gather(*publishing)
+    assert [value for _, _, value in clients.built[0].stored] == [b"%d" % number for number in range(50)]
+
+
+async def test_a_large_record_waits_for_room_in_bytes() -> None:
+    """Two records of most of the bound are never under way together."""
+    clients = Clients()
+    clients.next_answer = None
+    big = b"x" * 600_000
+    async with producer_of(clients, queue_bytes=1_048_576, record_bytes=1_000_000) as producer:
+        publishing = [asyncio.create_task(producer.publish("t", b"k", big)) for _ in range(2)]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert producer.statistics().under_way_records == 1
+        clients.built[0].answer_with = "stored"
+        await asyncio.gather(*publishing)
+        assert producer.statistics().under_way_bytes == 0
+
+
+async def test_a_full_librdkafka_queue_makes_a_publisher_wait_and_then_fail_as_not_sent() -> None:
+    """BufferError is back-pressure, bounded by the delivery's time, and the record is not of unknown fate."""
+    clients = Clients()
+    clients.next_answer = None
+    async with producer_of(clients, delivery_timeout_seconds=0.1, linger_ms=1) as producer:
+        stuck = asyncio.create_task(producer.publish(*RECORD))
+        await eventually(lambda: clients.built)
+        clients.built[0].capacity = 0
+        with pytest.raises(DependencyUnavailable, match="not sent") as caught:
+            await producer.publish(*RECORD)
+        assert not isinstance(caught.value, DeliveryUnknown)
+        with pytest.raises(DeliveryUnknown):
+            await stuck
+
+
+async def test_a_close_answers_whoever_still_waits() -> None:
+    """Records under way at the end of the close's time are of unknown fate; a later one is refused."""
+    clients = Clients()
+    clients.next_answer = None
+    async with producer_of(clients) as producer:
+        publishing = [asyncio.create_task(producer.publish(*RECORD)) for _ in range(5)]
+        await eventually(lambda: producer.statistics().under_way_records == 5)
+        await producer.aclose(0.05)
+        ends = await asyncio.gather(*publishing, return_exceptions=True)
+        assert all(isinstance(end, DeliveryUnknown) for end in ends)
+        with pytest.raises(DependencyUnavailable, match="closed"):
+            await producer.publish(*RECORD)
+    assert clients.built[0].is_purged
+
+
+async def test_no_answer_at_all_is_an_unknown_outcome_in_time() -> None:
+    """Even if librdkafka forgot a record, the publisher hears a second after the delivery's time."""
+    clients = Clients()
+    clients.next_answer = None
+    async with producer_of(clients, delivery_timeout_seconds=0.05, linger_ms=1) as producer:
+        with pytest.raises(DeliveryUnknown, match="no answer in time"):
+            await producer.publish(*RECORD)

@@ -35,8 +35,8 @@ _budget: Final = ContextVar("budget", default=_NONE_YET)
 current_budget: Final = _budget.get
 
 
-def renew_budget() -> Budget:
-    """Begin a new row; the task has just been suspended."""
+def begin_budget() -> Budget:
+    """Begin a new row: the task has just been suspended."""
     budget = _budget.get()
     if budget.thread == get_ident():
         budget.left = LIMIT
@@ -46,11 +46,16 @@ def renew_budget() -> Budget:
     return budget
 
 
+async def renew_budget() -> Budget:
+    """Begin a new row after one that is used up, by yielding to the loop; a task that had no budget yet need not."""
+    if _budget.get().thread == get_ident():
+        await asyncio.sleep(0)
+    return begin_budget()
+
+
 async def pay() -> None:
-    """Count one operation that is about to be ready; yield first if there were too many in a row."""
+    """Count one operation that may be ready; yield first if there were too many in a row."""
     budget = _budget.get()
-    if budget.left == 0:
-        if budget.thread == get_ident():
-            await asyncio.sleep(0)
-        budget = renew_budget()
+    if not budget.left:
+        budget = await renew_budget()
     budget.left -= 1

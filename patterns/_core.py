@@ -150,8 +150,10 @@ class Core(Generic[T]):
 
     def leave(self, place: Place) -> None:
         """Take a place out of its queue, if it is still there."""
-        self.receivers.pop(place, None)
-        self.senders.pop(place, None)
+        if place.is_receiver:
+            self.receivers.pop(place, None)
+        else:
+            self.senders.pop(place, None)
         self._settle()
 
     def undo(self, place: Place) -> None:

@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from enum import Enum
 from typing import Final, Protocol
 
-from patterns._budget import renew_budget
+from patterns._budget import begin_budget
 
 matching: Final = threading.Lock()
 """The one lock. Nothing that could call back into this package runs while it is held."""
@@ -131,7 +131,7 @@ class TaskWaiter(Waiter):
             with matching:
                 self.withdraw()
             raise
-        renew_budget()
+        begin_budget()
 
     def _wake(self) -> bool:
         if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - the public one raises where no loop runs

@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from patterns._budget import current_budget, pay
+from patterns._budget import current_budget, renew_budget
 from patterns._core import NOTHING, Core
-from patterns._waiter import Signal, TaskWaiter, acquire, matching, release
+from patterns._waiter import Place, Signal, TaskWaiter, acquire, matching, release
 from patterns.errors import EndOfChannel, WouldBlock
 from patterns.sync_channel import SyncChannel, SyncReceiveChannel
 
@@ -52,30 +52,28 @@ class ReceiveChannel(Generic[T]):
             EndOfChannel: the channel is closed and every value has been taken.
         """
         core = self._core
-        budget = current_budget()
-        acquire()
-        try:
-            if budget.left and len(core.buffer) > core.floor:
-                budget.left -= 1
-                return core.buffer.popleft()
-        finally:
-            release()
-        return await self._receive()
-
-    async def _receive(self) -> T:
-        await pay()
-        core = self._core
         while True:
-            with matching:
-                value = core.take()
-                if value is not NOTHING:
-                    return value
-                if core.is_closed:
-                    raise EndOfChannel(DRAINED)
-                waiter = TaskWaiter()
-                place = core.queue_receiver(waiter)
+            budget = current_budget()
+            waiter = None
+            acquire()
+            try:
+                if budget.left:
+                    budget.left -= 1
+                    if len(core.buffer) > core.floor:
+                        return core.buffer.popleft()
+                    if (value := core.take()) is not NOTHING:
+                        return value
+                    if core.is_closed:
+                        raise EndOfChannel(DRAINED)
+                    waiter = TaskWaiter()
+                    core.queue_receiver(waiter)
+            finally:
+                release()
+            if waiter is None:
+                await renew_budget()
+                continue
             await waiter.wait()
-            if waiter.outcome is place:
+            if isinstance(waiter.outcome, Place):
                 with matching:
                     return core.take_promised()
 
@@ -172,27 +170,26 @@ class Channel(ReceiveChannel[T]):
             ChannelClosedError: the channel is closed, or was closed while this send waited.
         """
         core = self._core
-        budget = current_budget()
-        acquire()
-        try:
-            if budget.left and len(core.buffer) < core.limit:
-                budget.left -= 1
-                core.buffer.append(value)
-                return
-        finally:
-            release()
-        await self._send(value)
-
-    async def _send(self, value: T) -> None:
-        await pay()
-        core = self._core
         while True:
-            with matching:
-                if core.capacity and core.give(value):
-                    return
-                waiter = TaskWaiter()
-                if core.capacity or not core.meet(waiter, value):
-                    core.queue_sender(waiter, value)
+            budget = current_budget()
+            waiter = None
+            acquire()
+            try:
+                if budget.left:
+                    budget.left -= 1
+                    if len(core.buffer) < core.limit:
+                        core.buffer.append(value)
+                        return
+                    if core.capacity and core.give(value):
+                        return
+                    waiter = TaskWaiter()
+                    if core.capacity or not core.meet(waiter, value):
+                        core.queue_sender(waiter, value)
+            finally:
+                release()
+            if waiter is None:
+                await renew_budget()
+                continue
             await waiter.wait()
             if waiter.outcome is not Signal.LOOK_AGAIN:
                 return

@@ -1,6 +1,7 @@
 """Open one connection to Postgres as the settings say."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,9 @@ Row = asyncpg.Record
 Connect = Callable[[], Awaitable["Connection"]]
 
 _CLIENT_MARGIN_SECONDS: Final = 1.0
+_KEEPALIVE_IDLE_SECONDS: Final = 30
+_KEEPALIVE_INTERVAL_SECONDS: Final = 5
+_KEEPALIVE_COUNT: Final = 3
 
 
 class Connection(_Base):
@@ -59,6 +63,10 @@ def build_connect(settings: PostgresSettings, *, application_name: str) -> Conne
         "idle_in_transaction_session_timeout": _milliseconds(settings.idle_in_transaction_seconds),
         "timezone": "UTC",
         "jit": "off",
+        # The server's side of the same: a client that vanished without a word holds its locks no longer than this.
+        "tcp_keepalives_idle": str(_KEEPALIVE_IDLE_SECONDS),
+        "tcp_keepalives_interval": str(_KEEPALIVE_INTERVAL_SECONDS),
+        "tcp_keepalives_count": str(_KEEPALIVE_COUNT),
     }
     tls = _build_tls(settings)
 
@@ -68,7 +76,7 @@ def build_connect(settings: PostgresSettings, *, application_name: str) -> Conne
         return await asyncio.to_thread(read_secret, None, settings.password_file) or ""
 
     async def connect() -> Connection:
-        return await asyncpg.connect(
+        connection = await asyncpg.connect(
             host=settings.host,
             port=settings.port,
             user=settings.user,
@@ -81,8 +89,26 @@ def build_connect(settings: PostgresSettings, *, application_name: str) -> Conne
             server_settings=server_settings,
             target_session_attrs=SessionAttribute.read_write,
         )
+        _keep_alive(connection)
+        return connection
 
     return connect
+
+
+def _keep_alive(connection: Connection) -> None:
+    """Let the system find out by itself that an idle connection's other end is gone; TCP alone never would."""
+    # The driver gives no other way to its socket.
+    tcp = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined] # noqa: SLF001 - as just said
+    if tcp is None or tcp.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", _KEEPALIVE_IDLE_SECONDS),
+        ("TCP_KEEPINTVL", _KEEPALIVE_INTERVAL_SECONDS),
+        ("TCP_KEEPCNT", _KEEPALIVE_COUNT),
+    ):
+        if hasattr(socket, option):  # macOS spells the first one otherwise
+            tcp.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _milliseconds(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """The Postgres pool on a real server that is well: queries, transactions, bounds, cancels."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -400,3 +401,12 @@ async def test_closing_waits_for_a_borrower_and_then_cuts_it_off(database: str) 
         with pytest.raises(DependencyUnavailable):
             await stuck
         assert slow.statistics().size == 0
+
+
+async def test_both_ends_of_a_connection_find_out_that_the_other_is_gone(pool: PostgresPool) -> None:
+    """Keepalive is on at our end of the socket and set at the server's."""
+    async with pool.acquire() as connection:
+        own_socket = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined] # the driver's private
+        assert own_socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert own_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+        assert await connection.fetchval("show tcp_keepalives_idle") == "30"

@@ -240,6 +240,36 @@ def test_cancel_while_leaving_ends_the_jobs_and_is_raised(cancels: int) -> None:
     bubble(main)
 
 
+def test_cancel_during_the_clean_up_after_an_error_has_the_last_word() -> None:
+    """A cancel that comes when an error of the body already ends the jobs is raised, with that error behind it."""
+
+    async def main() -> None:
+        cleaned: list[int] = []
+
+        async def work(number: int) -> int:
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(5)
+                cleaned.append(number)
+            return number
+
+        async def own() -> None:
+            async with WorkerPool(work, 1) as pool:
+                await pool.submit(1)
+                await asyncio.sleep(1)
+                raise LookupError("body")
+
+        task = asyncio.create_task(own())
+        await asyncio.sleep(2)
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+        assert cleaned == [1]
+
+    bubble(main)
+
+
 def workers_of(pool: WorkerPool[int, int]) -> list[asyncio.Task[None]]:
     """Return the pool's tasks, for a test that attacks them."""
     return list(pool._workers)

@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from deploy.migrate import migrate
+from deploy.settings import MigrateSettings
 from runtime.postgres import PostgresPool, open_pool
 from runtime.settings import PostgresSettings
 from sandbox.servers import PostgresServer
@@ -24,15 +25,21 @@ def _run_apart(work: Coroutine[Any, Any, object]) -> None:  # Any: nothing is se
 
 
 @pytest.fixture(scope="module")
-def rewards_database(postgres: PostgresServer) -> Iterator[str]:
-    """The name of a migrated rewards database, for one module."""
+def migrated(postgres: PostgresServer) -> Iterator[MigrateSettings]:
+    """Both databases under names of their own, for one module."""
     settings = migrate_settings(
         postgres, rewards=f"rewards_{uuid.uuid4().hex[:12]}", coupons=f"coupons_{uuid.uuid4().hex[:12]}"
     )
     _run_apart(migrate(settings))
-    yield settings.rewards_database
+    yield settings
     _run_apart(postgres.drop_database(settings.rewards_database))
     _run_apart(postgres.drop_database(settings.coupons_database))
+
+
+@pytest.fixture(scope="module")
+def rewards_database(migrated: MigrateSettings) -> str:
+    """The name of the rewards database."""
+    return migrated.rewards_database
 
 
 @pytest.fixture

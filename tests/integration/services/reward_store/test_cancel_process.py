@@ -1,0 +1,189 @@
+"""Cancelling with real processes on both sides, killed at each step."""
+
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from deploy.settings import MigrateSettings
+from loyalty.reward import Member
+from runtime.postgres import PostgresPool
+from sandbox.servers import KafkaServer, PostgresServer
+from tests.support.coupon_api_process import CouponApiProcess, open_coupon_api
+from tests.support.reward_store_contract import some_reward
+from tests.support.reward_store_process import Place, open_reward_store
+from tests.support.reward_world import PostgresWorld
+from tests.support.servers import create_topic
+
+REDEEM = {"reward_id": "rw-coffee"}
+KEY = {"idempotency-key": "key-0001"}
+QUICK = {
+    "COUPON_API__TIMEOUT_SECONDS": "1",
+    "POSTGRES__ACQUIRE_TIMEOUT_SECONDS": "1",
+    "POSTGRES__STATEMENT_TIMEOUT_SECONDS": "1",
+    "POSTGRES__LOCK_TIMEOUT_SECONDS": "1",
+    "CANCEL__LEASE_SECONDS": "3.5",
+    "CANCEL__INTERVAL_SECONDS": "0.3",
+}
+
+
+@pytest.fixture
+async def place(postgres: PostgresServer, kafka: KafkaServer, rewards_database: str, tmp_path: Path) -> Place:
+    """Where reward_store lives."""
+    return Place(postgres, kafka, rewards_database, await create_topic(kafka), tmp_path)
+
+
+@pytest.fixture
+async def world(pool: PostgresPool, administrator: asyncpg.Connection) -> PostgresWorld:
+    """The database beside the process: one reward of ten, and a member with 250 points."""
+    world = PostgresWorld(pool, administrator)
+    await world.put_reward(some_reward())
+    await world.put_member(Member("m-1", 250))
+    return world
+
+
+@pytest.fixture
+async def coupons(postgres: PostgresServer, migrated: MigrateSettings) -> AsyncIterator[asyncpg.Connection]:
+    """A superuser's connection to the coupons database, whose table is empty."""
+    connection = await asyncpg.connect(postgres.url(migrated.coupons_database), timeout=10)
+    try:
+        await connection.execute("truncate coupons")
+        yield connection
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def coupon_api(
+    postgres: PostgresServer, migrated: MigrateSettings, tmp_path: Path, coupons: asyncpg.Connection
+) -> AsyncIterator[CouponApiProcess]:
+    """A running coupon_api on the empty table."""
+    del coupons
+    async with open_coupon_api(postgres, migrated.coupons_database, tmp_path) as service:
+        await service.wait_readiness(200)
+        yield service
+
+
+def settings(coupon_api: CouponApiProcess, **more: str) -> dict[str, str]:
+    """Return what reward_store is told: where coupon_api is, behind an address where nobody listens."""
+    return {**QUICK, "COUPON_API__URLS": f"http://127.0.0.1:9,http://127.0.0.1:{coupon_api.port}", **more}
+
+
+async def arrive(world: PostgresWorld, coupons: asyncpg.Connection) -> str:
+    """Let the one coupon arrive in coupon_api's database, as the consumer would bring it; return its code."""
+    [redemption] = await world.redemptions()
+    await coupons.execute(
+        """
+        insert into coupons (code, member_id, reward_id, redemption_id, value_cents, currency, issued_at, expires_at,
+            status, version, source) values ($1, $2, $3, $4, $5, $6, $7, $8, 'issued', 1, 'event')
+        """,
+        redemption.coupon_code,
+        redemption.member_id,
+        redemption.reward_id,
+        redemption.redemption_id,
+        redemption.value.cents,
+        redemption.value.currency,
+        redemption.created_at,
+        redemption.expires_at,
+    )
+    return redemption.coupon_code
+
+
+async def redeem(client: httpx.AsyncClient) -> str:
+    """Redeem and return the path that cancels."""
+    answer = await client.post("/v1/redemptions", json=REDEEM, headers=KEY)
+    assert answer.status_code == 201, answer.text
+    return f"/v1/redemptions/{answer.json()['redemption_id']}/cancel"
+
+
+async def balance(world: PostgresWorld) -> tuple[int, int, str, int]:
+    """Return points, stock, the one redemption's status, and the number of events."""
+    [redemption] = await world.redemptions()
+    member, reward = await world.store.member("m-1"), await world.store.reward("rw-coffee")
+    return member.points, reward.stock, redemption.status.value, len(await world.events())
+
+
+async def coupon_state(coupons: asyncpg.Connection) -> list[tuple[str, int]]:
+    """Return status and version of each coupon."""
+    return [(row["status"], row["version"]) for row in await coupons.fetch("select status, version from coupons")]
+
+
+@pytest.mark.parametrize("has_arrived", [True, False], ids=["arrived", "not-arrived"])
+async def test_a_cancellation_kills_the_coupon_and_gives_all_back(
+    place: Place, world: PostgresWorld, coupons: asyncpg.Connection, coupon_api: CouponApiProcess, *, has_arrived: bool
+) -> None:
+    """Both databases agree, also when the coupon has not arrived yet: then its late event finds it cancelled."""
+    async with open_reward_store(place, **settings(coupon_api)) as service:
+        await service.wait_readiness(200)
+        async with service.client("m-1") as client:
+            path = await redeem(client)
+            if has_arrived:
+                await arrive(world, coupons)
+            answers = [await client.post(path) for _ in range(2)]
+    assert [(answer.status_code, answer.json()["status"]) for answer in answers] == [(200, "cancelled")] * 2
+    assert await balance(world) == (250, 10, "cancelled", 2)
+    assert await coupon_state(coupons) == [("cancelled", 2)]
+
+
+async def test_a_used_coupon_is_refused_and_the_redemption_stands(
+    place: Place, world: PostgresWorld, coupons: asyncpg.Connection, coupon_api: CouponApiProcess
+) -> None:
+    """Nobody gets points back for a coupon that was spent."""
+    async with open_reward_store(place, **settings(coupon_api)) as service:
+        await service.wait_readiness(200)
+        async with service.client("m-1") as client, coupon_api.client("m-1", "member") as spender:
+            path = await redeem(client)
+            code = await arrive(world, coupons)
+            assert (await spender.post(f"/v1/coupons/{code}/redeem")).status_code == 200
+            answer = await client.post(path)
+    assert (answer.status_code, answer.json()["code"]) == (409, "coupon-used")
+    assert await balance(world) == (150, 9, "issued", 1)
+
+
+@pytest.mark.parametrize("point", ["after-cancelling", "after-coupon-cancelled"])
+async def test_a_death_in_a_cancellation_is_made_good_by_another_process(
+    place: Place, world: PostgresWorld, coupons: asyncpg.Connection, coupon_api: CouponApiProcess, point: str
+) -> None:
+    """Killed between the steps, the wish stays recorded; a finisher ends it with nobody asking again."""
+    armed = settings(coupon_api, CRASH__IS_TEST="true", CRASH__POINT=point)
+    async with open_reward_store(place, **armed) as service:
+        await service.wait_readiness(200)
+        async with service.client("m-1") as client:
+            path = await redeem(client)
+            await arrive(world, coupons)
+            with pytest.raises(httpx.TransportError):
+                await client.post(path)
+        assert await service.process.wait(10) == 128 + signal.SIGKILL
+    assert await balance(world) == (150, 9, "cancelling", 1)
+    assert await coupon_state(coupons) == [("issued", 1) if point == "after-cancelling" else ("cancelled", 2)]
+    async with open_reward_store(place, **settings(coupon_api)) as service:
+        await service.wait_event("An abandoned cancellation was finished")
+    assert await balance(world) == (250, 10, "cancelled", 2)
+    assert await coupon_state(coupons) == [("cancelled", 2)]
+
+
+async def test_coupon_api_away_is_503_and_the_finisher_goes_on_when_it_is_back(
+    postgres: PostgresServer,
+    migrated: MigrateSettings,
+    place: Place,
+    world: PostgresWorld,
+    coupons: asyncpg.Connection,
+    coupon_api: CouponApiProcess,
+) -> None:
+    """Nothing is given back before coupon_api has spoken, and everything is once it has."""
+    async with open_reward_store(place, **settings(coupon_api)) as service:
+        await service.wait_readiness(200)
+        async with service.client("m-1") as client:
+            path = await redeem(client)
+            await arrive(world, coupons)
+            await coupon_api.process.stop()
+            answer = await client.post(path)
+            assert (answer.status_code, answer.json()["code"]) == (503, "dependency-unavailable")
+            assert await balance(world) == (150, 9, "cancelling", 1)
+            port = str(coupon_api.port)
+            async with open_coupon_api(postgres, migrated.coupons_database, place.directory, HTTP__PORT=port):
+                await service.wait_event("An abandoned cancellation was finished")
+    assert await balance(world) == (250, 10, "cancelled", 2)

@@ -11,6 +11,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from patterns import Channel
+from runtime.acceptor import Acceptor
 from runtime.health import Health
 from runtime.http_protocol import HttpProtocol
 from runtime.http_server import HttpServer
@@ -22,6 +23,7 @@ from tests.support.http_process import routes
 from tests.support.http_serving import open_server
 from tests.support.raw_http import RawClient
 
+GET = b"GET /ok HTTP/1.1\r\nHost: test\r\n\r\n"
 SLEEP = b"GET /sleep/%b HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
@@ -135,40 +137,82 @@ async def test_idle_connection_is_closed_in_peace_and_a_fresh_one_may_still_ask(
         assert (await drain).cut_off_connections == 0
 
 
+async def _ask_behind_the_loop(server: HttpServer, client: RawClient) -> HttpProtocol:
+    """Put a request into the kernel's buffer of a connection in a drain, before the loop can see it."""
+    assert (await client.get()).status == 200
+    (connection,) = server._state.connections
+    assert isinstance(connection, HttpProtocol)
+    server._state.listener_is_closed = server._state.is_draining = True
+    sent = socket.socket(fileno=client.writer.get_extra_info("socket").fileno())
+    try:
+        sent.send(GET)
+    finally:
+        sent.detach()
+    return connection
+
+
 async def test_request_in_the_kernel_at_the_moment_of_the_close_is_served() -> None:
     """A connection that looks idle is not closed over a request that lies unread in its buffer."""
     async with open_server(drain_lag_seconds=0.0) as server, RawClient(server.address) as client:
-        assert (await client.get()).status == 200
-        raw = client.writer.get_extra_info("socket")
-        (connection,) = server._state.connections
-        assert isinstance(connection, HttpProtocol)
-        server._state.listener_is_closed = server._state.is_draining = True
-        sent = socket.socket(fileno=raw.fileno())
-        try:
-            sent.send(b"GET /ok HTTP/1.1\r\nHost: test\r\n\r\n")
-        finally:
-            sent.detach()
-        connection.close_if_quiet()  # the loop has not run since the request was sent
+        (await _ask_behind_the_loop(server, client)).close_if_quiet()
         answer = await client.answer()
         assert (answer.status, answer.closes) == (200, True)
+
+
+async def test_without_the_look_into_the_kernel_that_request_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard is needed: a close that does not look first loses the request, and the loss is counted."""
+    monkeypatch.setattr(HttpProtocol, "_unread_bytes", lambda _: 0)
+    async with open_server(drain_lag_seconds=0.0) as server, RawClient(server.address) as client:
+        (await _ask_behind_the_loop(server, client)).close_if_quiet()
+        with pytest.raises(asyncio.IncompleteReadError):
+            await client.answer()
+        assert server.statistics().refused == {"raced_with_close": 1}
+
+
+async def _ask_in_the_queue(server: HttpServer) -> bytes:
+    """Connect and send while the loop stands, drain at once, and give what comes back; a reset gives nothing."""
+    async with RawClient(server.address) as first:
+        assert (await first.get()).status == 200
+    loop = asyncio.get_running_loop()
+    with socket.create_connection(server.address) as queued:
+        queued.send(GET)
+        queued.setblocking(False)
+        drain = asyncio.ensure_future(server.drain())
+        async with asyncio.timeout(10):
+            try:
+                return await loop.sock_recv(queued, 12)
+            except ConnectionResetError:
+                return b""
+            finally:
+                await drain
 
 
 async def test_connection_in_the_kernels_queue_is_served_when_the_socket_is_ours_alone() -> None:
     """What the kernel accepted for us before the listener closed is taken in and answered, not reset."""
     async with open_server(drain_lag_seconds=0.0) as server:
-        async with RawClient(server.address) as first:
-            assert (await first.get()).status == 200
-        queued = socket.create_connection(server.address)
-        try:
-            queued.send(b"GET /ok HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        assert await _ask_in_the_queue(server) == b"HTTP/1.1 200"
+
+
+async def test_without_taking_in_the_queue_that_connection_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard is needed: a listener that is closed with a full queue resets who waits in it."""
+    stop = Acceptor.stop
+
+    async def stop_without(acceptor: Acceptor, *, take_queued: bool) -> None:
+        assert take_queued
+        await stop(acceptor, take_queued=False)
+
+    monkeypatch.setattr(Acceptor, "stop", stop_without)
+    async with open_server(drain_lag_seconds=0.0) as server:
+        acceptor = server._acceptor
+        assert acceptor is not None
+        monkeypatch.setattr(acceptor, "_accept_one", lambda: False)
+        loop = asyncio.get_running_loop()
+        with socket.create_connection(server.address) as queued:
+            queued.send(GET)
             queued.setblocking(False)
-            drain = asyncio.ensure_future(server.drain())
-            loop = asyncio.get_running_loop()
-            async with asyncio.timeout(10):
-                assert (await loop.sock_recv(queued, 12)) == b"HTTP/1.1 200"
-            await drain
-        finally:
-            queued.close()
+            await server.drain()
+            with pytest.raises(ConnectionResetError):
+                await loop.sock_recv(queued, 12)
 
 
 async def test_streams_say_goodbye_when_the_listener_is_closed() -> None:

@@ -4,80 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
-from fastapi import APIRouter, Query
-from pydantic import BaseModel
-from starlette.requests import Request
-from starlette.responses import Response
 
 from runtime.api import build_api, build_router
-from runtime.auth import CurrentMember, CurrentOperator, TokenVerifier, operator_of, principal_of, sign_token
-from runtime.errors import PoolExhausted
+from runtime.auth import TokenVerifier, sign_token
 from runtime.http_edge import HttpEdge
-from runtime.idempotency import IdempotencyKeyHeader
-from runtime.json_body import Body, JsonBody, json_body
-from runtime.pages import PAGE_PARAMETERS, page_of
-from runtime.route import JsonAnswer, fast_route, path_parameter, problems
 from runtime.settings import AuthSettings, HttpSettings
 from tests.support.asgi import Headers, Sent, call, http_scope
-
-SECRET = "s" * 40
-
-
-class Thing(BaseModel):
-    """What is answered."""
-
-    name: str
-
-
-class NewThing(Body):
-    """What is sent."""
-
-    name: str
-
-
-class _SoldOutError(Exception):
-    """A fault of the business."""
-
-
-def _routes() -> APIRouter:
-    router = build_router(tags=["things"])
-    read = JsonBody(NewThing)
-
-    @fast_route(router, "GET", "/v1/things", answer=Thing, parameters=PAGE_PARAMETERS)
-    async def list_things(request: Request) -> Response:
-        """List things."""
-        return JsonAnswer(b'{"limit":%d}' % page_of(request, (str,)).limit)
-
-    @fast_route(
-        router, "GET", "/v1/things/{name}", answer=Thing,
-        parameters=(path_parameter("name", "[a-z]+", "Its name."),), can_fail_with=(409,),
-    )  # fmt: skip
-    async def get_thing(request: Request) -> Response:
-        if request.path_params["name"] == "sold":
-            raise _SoldOutError
-        if request.path_params["name"] == "busy":
-            raise PoolExhausted("postgres", "no connection came free")
-        return JsonAnswer(json.dumps({"name": principal_of(request).subject}).encode(), headers=[(b"x", b"y")])
-
-    @fast_route(router, "PUT", "/v1/things/{name}", answer=Thing, body=NewThing)
-    async def put_thing(request: Request) -> Response:
-        operator_of(request)
-        return JsonAnswer((await read(request)).model_dump_json().encode())
-
-    @router.post("/v1/things", status_code=201, responses=problems(409))
-    async def post_thing(
-        member: CurrentMember, key: IdempotencyKeyHeader, body: Annotated[NewThing, json_body(NewThing)]
-    ) -> Thing:
-        return Thing(name=f"{member.subject} {key} {body.name}")
-
-    @router.get("/v1/slow")
-    async def slow_form(operator: CurrentOperator, size: Annotated[int, Query(ge=1)] = 1) -> Thing:
-        return Thing(name=operator.subject * size)
-
-    return router
+from tests.support.things_api import SECRET, SoldOutError, build_routes
 
 
 @pytest.fixture
@@ -89,8 +25,8 @@ def api(tmp_path: Path) -> HttpEdge:
         title="Things",
         settings=HttpSettings(),
         verifier=TokenVerifier(AuthSettings(secret_file=file)),
-        routers=[_routes()],
-        domain_errors={_SoldOutError: (409, "sold-out")},
+        routers=[build_routes()],
+        domain_errors={SoldOutError: (409, "sold-out")},
         write_line=lambda _: None,
     )
 
@@ -233,8 +169,8 @@ def test_nested_router_and_doubled_route_are_refused(tmp_path: Path) -> None:
     file.write_text(SECRET)
     verifier = TokenVerifier(AuthSettings(secret_file=file))
     nested = build_router()
-    nested.include_router(_routes())
-    for routers in ([nested], [_routes(), _routes()]):
+    nested.include_router(build_routes())
+    for routers in ([nested], [build_routes(), build_routes()]):
         with pytest.raises(ValueError, match=r"router|twice"):
             build_api(title="x", settings=HttpSettings(), verifier=verifier, routers=routers)
 

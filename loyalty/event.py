@@ -11,6 +11,7 @@ event that fails is looked at field by field.
 import re
 from datetime import datetime
 from enum import StrEnum
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -19,6 +20,7 @@ import orjson
 from loyalty.errors import (
     ContradictingKeyError,
     EmptyPayloadError,
+    EventError,
     MissingKeyError,
     NotJsonError,
     OversizedError,
@@ -129,57 +131,72 @@ def decode_flat(payload: bytes | None, key: bytes | None) -> FlatEvent:
     Raises:
         EventError: As in `decode`.
     """
-    document = _document(payload)
-    coupon = document["coupon"]
-    redemption_id = coupon["redemption_id"]
-    cents, version = coupon["value_cents"], coupon["version"]
     try:
-        texts = "\0".join(
-            (
-                document["event_id"],
-                document["occurred_at"],
-                coupon["code"],
-                coupon["member_id"],
-                coupon["reward_id"],
-                "" if redemption_id is None else redemption_id,
-                coupon["currency"],
-                coupon["issued_at"],
-                coupon["expires_at"],
+        document = orjson.loads(payload)  # type: ignore[arg-type] # None raises TypeError
+        event_id, kind, schema_version, occurred, coupon = _EVENT_VALUES(document)
+        code, member_id, reward_id, redemption_id, cents, currency, issued, expires, version = _COUPON_VALUES(coupon)
+        redemption = "" if redemption_id is None else redemption_id
+        words = (event_id, occurred, code, member_id, reward_id, redemption, currency, issued, expires)
+        texts = "\0".join(words)  # raises TypeError for anything but text
+        occurred_at, issued_at, expires_at = _time(occurred), _time(issued), _time(expires)
+        if (
+            _TEXTS.fullmatch(texts) is not None  # so the times have an offset and can be compared
+            and expires_at > issued_at
+            and type(cents) is int
+            and 0 <= cents <= MAX_CENTS
+            and type(version) is int
+            and 1 <= version <= MAX_COUPON_VERSION
+            and redemption_id != ""
+            and kind in _TYPES
+            and type(schema_version) is int
+            and schema_version == SCHEMA_VERSION
+            and len(document) == _EVENT_LENGTH
+            and len(coupon) == _COUPON_LENGTH
+            and key == code.encode()
+            and len(payload) <= MAX_EVENT_BYTES  # type: ignore[arg-type] # as above
+        ):
+            return _NEW_FLAT(
+                FlatEvent,
+                (
+                    code,
+                    member_id,
+                    reward_id,
+                    redemption_id,
+                    cents,
+                    currency,
+                    issued_at,
+                    expires_at,
+                    version,
+                    kind,
+                    event_id,
+                    occurred_at,
+                ),
             )
-        )
-        occurred_at = datetime.fromisoformat(document["occurred_at"])
-        issued_at = datetime.fromisoformat(coupon["issued_at"])
-        expires_at = datetime.fromisoformat(coupon["expires_at"])
-    except (TypeError, ValueError):
-        raise _wrong_field(document) from None
-    if (
-        _TEXTS.fullmatch(texts) is None
-        or redemption_id == ""
-        or type(cents) is not int
-        or not 0 <= cents <= MAX_CENTS
-        or type(version) is not int
-        or not 1 <= version <= MAX_COUPON_VERSION
-        or expires_at <= issued_at
-    ):
-        raise _wrong_field(document)
+    except (TypeError, KeyError, ValueError):
+        pass  # the reason is found below, once, for whatever failed
+    raise _why_not(payload, key)
+
+
+def _why_not(payload: bytes | None, key: bytes | None) -> EventError:
+    """Find the first rule that a record breaks; for records that are known to break one."""
+    try:
+        document = _document(payload)
+    except EventError as error:
+        return error
+    coupon = document["coupon"]
+    fields = {
+        "event_id": document["event_id"],
+        "occurred_at": document["occurred_at"],
+        **{f"coupon.{name}": coupon[name] for name in CouponSnapshot._fields},
+    }
+    for name, value in fields.items():
+        if not _obeys(name, value):
+            return WrongFieldError(f"{name} must be {_RULES[name]}")
     if key is None:
-        raise MissingKeyError("the key is missing: it must be the coupon's code")
+        return MissingKeyError("the key is missing: it must be the coupon's code")
     if key != coupon["code"].encode():
-        raise ContradictingKeyError("the key must be the coupon's code")
-    return FlatEvent(
-        coupon["code"],
-        coupon["member_id"],
-        coupon["reward_id"],
-        redemption_id,
-        cents,
-        coupon["currency"],
-        issued_at,
-        expires_at,
-        version,
-        document["type"],
-        document["event_id"],
-        occurred_at,
-    )
+        return ContradictingKeyError("the key must be the coupon's code")
+    return WrongFieldError("coupon.expires_at must be after coupon.issued_at")
 
 
 def _document(payload: bytes | None) -> dict[str, Any]:  # Any: JSON holds anything until it is checked
@@ -210,20 +227,6 @@ def _document(payload: bytes | None) -> dict[str, Any]:  # Any: JSON holds anyth
     return document
 
 
-def _wrong_field(document: dict[str, Any]) -> WrongFieldError:  # Any: as in _document
-    """Name the first field that breaks its rule; called only when one does."""
-    coupon = document["coupon"]
-    fields = {
-        "event_id": document["event_id"],
-        "occurred_at": document["occurred_at"],
-        **{f"coupon.{name}": coupon[name] for name in CouponSnapshot._fields},
-    }
-    for name, value in fields.items():
-        if not _obeys(name, value):
-            return WrongFieldError(f"{name} must be {_RULES[name]}")
-    return WrongFieldError("coupon.expires_at must be after coupon.issued_at")
-
-
 def _obeys(name: str, value: object) -> bool:
     if name == "coupon.value_cents":
         return type(value) is int and 0 <= value <= MAX_CENTS
@@ -242,7 +245,13 @@ def _obeys(name: str, value: object) -> bool:
     return True
 
 
-_TYPES: Final = frozenset(EventType)
+_time: Final = datetime.fromisoformat
+_NEW_FLAT: Final = tuple.__new__  # past NamedTuple's own constructor, which is a function in Python
+_EVENT_VALUES: Final = itemgetter("event_id", "type", "schema_version", "occurred_at", "coupon")
+_COUPON_VALUES: Final = itemgetter(*CouponSnapshot._fields)
+_EVENT_LENGTH: Final = len(CouponEvent._fields)
+_COUPON_LENGTH: Final = len(CouponSnapshot._fields)
+_TYPES: Final = frozenset(map(str, EventType))
 _EVENT_FIELDS: Final = frozenset(CouponEvent._fields)
 _COUPON_FIELDS: Final = frozenset(CouponSnapshot._fields)
 _PATTERNS: Final = {

@@ -68,7 +68,7 @@ async def test_a_swallowed_database_error_is_never_taken_for_a_commit(pool: Post
 
 async def test_two_borrowers_at_the_bound_refuse_the_third_in_time_and_recover(database: str) -> None:
     """With both connections lent, a third borrower gets PoolExhausted; when one is back, the next is served."""
-    async with open_pool(pool_settings(database, acquire_timeout_seconds=0.05)) as pool:
+    async with open_pool(pool_settings(database, acquire_timeout_seconds=2.0)) as pool:
         async with pool.acquire(), pool.acquire():
             with pytest.raises(PoolExhausted) as caught:
                 await pool.fetch_row("select 1")

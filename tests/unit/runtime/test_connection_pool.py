@@ -77,6 +77,50 @@ def test_with_some_connections_open_a_refused_further_one_fails_nobody() -> None
     bubble(scenario)
 
 
+def test_further_connections_that_are_refused_are_tried_once_a_second_too() -> None:
+    """With two open and a third always refused, ten seconds of crowds cost a dozen attempts or two."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        server.limit = 2
+
+        async def borrow() -> None:
+            async with pool.acquire():
+                await asyncio.sleep(0.05)
+
+        async with pool_on(server) as pool:
+            for _ in range(50):
+                await asyncio.gather(*(borrow() for _ in range(8)))
+            assert pool.statistics().size == 2
+            assert len(server.attempts) <= 2 + 30
+
+    bubble(scenario)
+
+
+def test_a_borrower_cancelled_in_the_tick_in_which_its_connection_came_hands_it_on() -> None:
+    """The connection goes to the next in line, and to the idle ones when nobody waits; it is never lost."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        async with pool_on(server, pool_max=1) as pool:
+            connection = await pool.take()
+            doomed, following = asyncio.create_task(pool.take()), asyncio.create_task(pool.take())
+            await asyncio.sleep(0.01)
+            pool.give_back(connection)
+            doomed.cancel()
+            assert await following is connection
+            doomed_again = asyncio.create_task(pool.take())
+            await asyncio.sleep(0.01)
+            pool.give_back(connection)
+            doomed_again.cancel()
+            await asyncio.wait([doomed, doomed_again])
+            assert doomed.cancelled()
+            assert doomed_again.cancelled()
+            assert pool.statistics().idle == pool.statistics().size == 1
+
+    bubble(scenario)
+
+
 def test_a_borrower_waits_exactly_as_long_as_allowed() -> None:
     """PoolExhausted comes at acquire_timeout_seconds; a connection that comes a moment earlier is taken."""
 

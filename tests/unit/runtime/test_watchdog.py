@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 
-import pytest
+from structlog.testing import capture_logs
 
 from runtime.hard_stop import HardStop
 from runtime.metrics import ProcessMetrics, StatisticsCollector
@@ -14,7 +14,7 @@ from runtime.watchdog import LoopWatchdog, WatchdogStatistics
 from tests.support.eventually import eventually
 
 
-def test_a_blocked_loop_is_seen_while_it_is_blocked_with_its_stack(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_blocked_loop_is_seen_while_it_is_blocked_with_its_stack() -> None:
     """The warning comes before the loop turns again and shows the line that blocks; the counts say how often."""
     seen_while_blocked: list[int] = []
 
@@ -39,12 +39,11 @@ def test_a_blocked_loop_is_seen_while_it_is_blocked_with_its_stack(capsys: pytes
         assert watchdog.statistics().lag_seconds_max >= 0.3
         watchdog.join()
 
-    asyncio.run(block())
+    with capture_logs() as lines:
+        asyncio.run(block())
     assert seen_while_blocked == [1]
-    text = capsys.readouterr().out
-    assert "The event loop is blocked" in text
-    assert "released.wait" in text
-    assert "The event loop turns again" in text
+    assert [line["event"] for line in lines] == ["The event loop is blocked", "The event loop turns again"]
+    assert "released.wait" in lines[0]["stack"]
 
 
 def test_the_hard_stop_fires_at_the_earliest_moment_and_says_what_is_left() -> None:

@@ -347,6 +347,7 @@ from outbox where published_at is null
 _DELETE_PUBLISHED: Final = """
 delete from outbox where id in (
     select id from outbox where published_at < now() - $1::interval order by published_at limit $2
+    for update skip locked
 )
 """
 

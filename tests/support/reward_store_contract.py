@@ -287,6 +287,24 @@ class RewardStoreContract:
         assert (await world.store.reward("rw-coffee")).stock == 10
         assert len(await world.events()) == 2
 
+    async def test_redemptions_and_cancellations_at_once_add_up(self, world: World) -> None:
+        """Whoever holds a reward's row first, nobody waits in a circle, and points and stock come out right."""
+        members, rewards = [f"m-x{number}" for number in range(4)], ["rw-coffee", "rw-tea"]
+        await world.put_reward(some_reward("rw-tea"))
+        for member in members:
+            await world.put_member(Member(member, 1_000))
+        pairs = [(member, reward) for member in members for reward in rewards]
+        first = await asyncio.gather(*(world.store.redeem(some_order(*pair, key=f"key-1-{pair[1]}")) for pair in pairs))
+        for (member, _), answer in zip(pairs, first, strict=True):
+            await world.store.begin_cancel(id_of(answer), member, LEASE)
+        await asyncio.gather(
+            *(world.store.finish_cancel(id_of(answer), HEADERS) for answer in first),
+            *(world.store.redeem(some_order(*pair, key=f"key-2-{pair[1]}")) for pair in pairs),
+        )
+        assert [(await world.store.member(member)).points for member in members] == [800] * 4
+        assert [(await world.store.reward(reward)).stock for reward in rewards] == [6, 6]
+        assert len(await world.events()) == 24
+
     async def test_a_refused_cancellation_leaves_the_redemption_as_it_was(self, world: World) -> None:
         """The coupon was used: nothing returns, no event is left, and finishing says so."""
         redemption_id = id_of(await world.store.redeem(some_order()))

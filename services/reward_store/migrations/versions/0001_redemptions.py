@@ -62,7 +62,8 @@ _STATEMENTS = (
     )
     """,
     "create index idempotency_keys_by_age on idempotency_keys (created_at)",
-    # `version` is the coupon's, so it orders the events of one key, and no clock does.
+    # `version` is the coupon's, so it orders the events of one key, and no clock does. Rows change twice and go: pages
+    # have room for a claim, and statistics follow the backlog, since the claim's plan depends on them.
     """
     create table outbox (
         id uuid primary key,
@@ -75,6 +76,11 @@ _STATEMENTS = (
         claimed_until timestamptz,
         published_at timestamptz,
         unique (key, version)
+    ) with (
+        fillfactor = 80,
+        autovacuum_vacuum_scale_factor = 0.02,
+        autovacuum_analyze_scale_factor = 0,
+        autovacuum_analyze_threshold = 5000
     )
     """,
     "create index outbox_unpublished on outbox (created_at, id) where published_at is null",

@@ -36,6 +36,7 @@ def run_in_threads(work: Callable[[], object]) -> None:
         thread.join()
 
 
+@pytest.mark.timeout(60)  # 800,000 fights for one lock: half a second alone, much more on a machine that is busy
 def test_eight_threads_adding_lose_nothing() -> None:
     """Eight threads that add 100,000 times each make exactly 800,000."""
     counter = AtomicCounter()

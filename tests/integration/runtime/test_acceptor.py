@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
 
@@ -18,11 +19,26 @@ from tests.support.eventually import eventually
 class Greeter(asyncio.Protocol):
     """Say hello and close."""
 
+    open = 0
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet."""
-        assert isinstance(transport, asyncio.Transport)
-        transport.write(b"hello")
-        transport.close()
+        Greeter.open += 1
+        writable = cast("asyncio.Transport", transport)
+        writable.write(b"hello")
+        writable.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Count."""
+        Greeter.open -= 1
+
+
+@pytest.fixture(autouse=True)
+async def nobody_left() -> AsyncIterator[None]:
+    """Every connection that was greeted is over at the end of the test."""
+    yield
+    await eventually(lambda: Greeter.open == 0)
+    await asyncio.sleep(0.05)  # uvloop frees a transport after its connection is lost
 
 
 async def _greeting(client: socket.socket) -> bytes:

@@ -3,10 +3,15 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.servers import database, kafka, own_kafka, own_postgres, postgres, topic
 
 __all__ = ["database", "kafka", "own_kafka", "own_postgres", "postgres", "topic"]
+
+# A busy machine is slow; that is no fault of a test.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 _TESTS = Path(__file__).parent
 _LIMIT_SECONDS = {"integration": 60, "end_to_end": 180, "faults": 300}

@@ -1,12 +1,13 @@
 """The database and the broker going away under traffic: requests may fail meanwhile, nothing that was promised does."""
 
 import asyncio
+from http import HTTPStatus
 from pathlib import Path
 
-import httpx
 import pytest
 
 from sandbox.instance import Service
+from sandbox.probe import probe
 from tests.support.flow import Flow, open_flow
 
 AWAY_SECONDS = 5.0
@@ -14,13 +15,13 @@ AWAY_SECONDS = 5.0
 
 async def _wait_all_ready(flow: Flow) -> None:
     async with asyncio.timeout(60):
-        while not all([await one.is_ready(flow.system.client) for one in flow.system.instances]):  # noqa: ASYNC110
+        while not all([await one.is_ready() for one in flow.system.instances]):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
 
 async def _is_live(flow: Flow, service: Service) -> bool:
-    answer = await flow.system.client.get(f"{flow.instance(service).admin_url}/livez", timeout=5)
-    return answer.status_code == httpx.codes.OK
+    status, _ = await probe(f"{flow.instance(service).admin_url}/livez")
+    return status == HTTPStatus.OK
 
 
 @pytest.mark.parametrize("how", ["stop_fast", "stop_immediately"])
@@ -33,7 +34,7 @@ async def test_postgres_stopped_and_started_again_costs_requests_but_no_promise(
         await asyncio.sleep(AWAY_SECONDS)
         for service in Service:
             assert await _is_live(flow, service), f"{service} is not live without its database"
-            assert not await flow.instance(service).is_ready(flow.system.client), f"{service} is ready without it"
+            assert not await flow.instance(service).is_ready(), f"{service} is ready without it"
         await flow.system.postgres.start()
         await _wait_all_ready(flow)
         await flow.wait_requests(100)
@@ -50,7 +51,7 @@ async def test_frozen_broker_costs_no_request_and_its_events_arrive_later(tmp_pa
         flow.system.kafka.freeze()
         try:
             await flow.wait_requests(200)
-            assert await flow.instance(Service.REWARD_STORE).is_ready(flow.system.client)
+            assert await flow.instance(Service.REWARD_STORE).is_ready()
         finally:
             flow.system.kafka.thaw()
         await flow.wait_requests(60)

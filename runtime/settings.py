@@ -182,7 +182,26 @@ class KafkaSettings(Section):
 
 
 class HttpSettings(Section):
-    """Say where HTTP is served, what one client may take of it, and how long a stop may last."""
+    """Say where HTTP is served, what one client may take of it, and how long a stop may last.
+
+    Attributes:
+        listen_fd: number of an inherited listening socket, instead of host and port.
+        backlog: connections that may wait in the kernel to be accepted.
+        drain_lag_seconds: how long a stop goes on serving, each answer saying close; also how long a connection must
+            have been silent before a stop closes it.
+        finish_seconds: how long, after the lag, what is in flight may take.
+        request_timeout_seconds: from the whole request to the beginning of its answer; then 504.
+        in_flight_max: requests at work at once; the excess gets 503 and `retry_after_seconds`.
+        connections_max: open connections; one more gets 503 and is closed.
+        header_timeout_seconds: for the whole header, from the connection or its first byte; then 408.
+        body_timeout_seconds: for the whole body; then 408.
+        write_timeout_seconds: how long a client may leave a full buffer (64 KiB) unread; then the connection is cut.
+        idle_timeout_seconds: how long a keep-alive connection may be silent.
+        linger_seconds: how long, after an answer that closes, the client may take to close its own half.
+        target_bytes_max: of the request target; beyond it 414.
+        header_bytes_max: of all header lines; beyond it, or beyond `header_count_max` of them, 431.
+        body_bytes_max: of the body; beyond it 413. Bodies are held in memory: times connections_max, that is the most.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 8080

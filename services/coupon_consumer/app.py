@@ -5,6 +5,7 @@ that the read looks at; then everything is closed in order.
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ _POOL_COUNTERS: Final = frozenset({"opened", "failed_connects", "exhausted", "in
 _READER_COUNTERS: Final = frozenset(
     {"polls", "records", "records_dropped", "assigned", "revoked", "lost", "commits_failed", "errors"}
 )
+
+# The thread decodes while the loop waits for Postgres; at the default of 5 ms each answer would reach the loop that
+# much later.
+_SWITCH_SECONDS: Final = 0.0005
 
 _log = get_logger("coupon_consumer")
 
@@ -119,7 +124,15 @@ class Application:
         store = CouponStore(pool, **place, reach=self._points.reach)
         consumer = KafkaConsumer(settings.consumer, client_settings, decode_chunk, reach=self._points.reach)
         positions = Positions(consumer, store, topic, settings.start)
-        handler = EventHandler(consumer, store, positions, metrics, retry=settings.retry, breaker=settings.breaker)
+        handler = EventHandler(
+            consumer,
+            store,
+            positions,
+            metrics,
+            retry=settings.retry,
+            breaker=settings.breaker,
+            try_seconds=settings.try_timeout_seconds,
+        )
         watch = Watch(
             consumer,
             positions,
@@ -150,6 +163,7 @@ class Application:
         async def remove_old(ctx: Context) -> None:
             await clean_up(ctx, parts.dead_letters, self._settings.dead_letters)
 
+        sys.setswitchinterval(_SWITCH_SECONDS)
         parts.consumer.start(ctx)
         background = WaitGroup()
         for job in (consume, parts.watch.run, remove_old):

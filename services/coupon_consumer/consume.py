@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from itertools import chain
-from typing import Protocol
+from typing import Final, Protocol
 
 from patterns import Context, ContextError
 from runtime.backoff import Backoff
@@ -17,6 +17,7 @@ from runtime.errors import DependencyUnavailable
 from runtime.kafka_batch import Assigned, Batch
 from runtime.kafka_consumer import KafkaConsumer
 from runtime.logs import get_logger
+from runtime.telemetry import TraceContext
 from services.coupon_consumer.breaker import PoisonBreaker
 from services.coupon_consumer.decode import Decoded
 from services.coupon_consumer.errors import OwnershipLostError, PoisonFloodError
@@ -26,6 +27,7 @@ from services.coupon_consumer.settings import BreakerSettings, RetrySettings
 from services.coupon_consumer.store import Progress, Store, Work
 
 _log = get_logger(__name__)
+_POISON_LINES: Final = 5
 
 Batches = list[Batch[Decoded]]
 
@@ -57,8 +59,8 @@ async def consume_messages(
 class EventHandler:
     """Stores what is read, tries again while a server is away, and says how that goes.
 
-    A try is never cancelled by the context, so a batch is stored or not, with nothing in between; the waits between
-    tries are, and then the batch is left to the partition's next owner.
+    A try is not cancelled by the context, so what is in hand is stored; it is bounded by `try_seconds`. The waits
+    between tries are cancelled, and then the batch is left to the partition's next owner.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class EventHandler:
         *,
         retry: RetrySettings,
         breaker: BreakerSettings,
+        try_seconds: float,
     ) -> None:
         self._consumer = consumer
         self._store = store
@@ -78,6 +81,7 @@ class EventHandler:
         self._backoff = Backoff(retry.first_seconds, retry.most_seconds)
         self._breaker = PoisonBreaker(breaker)
         self._breaker_backoff = Backoff(breaker.pause_first_seconds, breaker.pause_most_seconds)
+        self._try_seconds = try_seconds
         self._failure: DependencyUnavailable | None = None
         self._wait_seconds = 0.0
 
@@ -99,21 +103,29 @@ class EventHandler:
     async def _try(self, work: Batches | Assigned) -> Batches | Assigned | None:
         """Try once; return what is left to do."""
         try:
-            if isinstance(work, Assigned):
-                await self._positions.place(work)
-                left: Batches | Assigned | None = None
-            else:
-                left = await self._store_batches(work)
+            async with asyncio.timeout(self._try_seconds):
+                if isinstance(work, Assigned):
+                    await self._positions.place(work)
+                    left: Batches | Assigned | None = None
+                else:
+                    left = await self._store_batches(work)
         except DependencyUnavailable as error:
-            self._failure = error
-            self._wait_seconds = self._backoff.fail()
-            self._metrics.tries_unavailable.inc()
-            _log.warning("Waiting for a server", error=str(error), tries=self._backoff.failures)
+            self._note_failure(error)
+            return work
+        except TimeoutError:
+            # The work may be done all the same: then the next try finds its partitions moved on.
+            self._note_failure(DependencyUnavailable("postgres", "no answer in time"))
             return work
         self._failure = None
         self._backoff.reset()
         self._wait_seconds = 0.0
         return left
+
+    def _note_failure(self, error: DependencyUnavailable) -> None:
+        self._failure = error
+        self._wait_seconds = self._backoff.fail()
+        self._metrics.tries_unavailable.inc()
+        _log.warning("Waiting for a server", error=str(error), tries=self._backoff.failures)
 
     async def _store_batches(self, batches: Batches) -> Batches | None:
         """Store what is still ours; return the rest if another member turns out to own some of it."""
@@ -133,6 +145,7 @@ class EventHandler:
             self._consumer.settle(batches)
             records = sum(batch.records for batch in batches)
             self._metrics.saved(saved, records=records, seconds=time.perf_counter() - began)
+        _tell_of_poison(batches)
         return None
 
     async def _hold_back_flood(self, ctx: Context, batches: Batches) -> None:
@@ -157,6 +170,23 @@ class EventHandler:
             raise PoisonFloodError("too many of the last records cannot be understood")
         if self._failure is not None:
             raise DependencyUnavailable(self._failure.dependency, str(self._failure)) from self._failure
+
+
+def _tell_of_poison(batches: Batches) -> None:
+    """Write a line for the first few dead letters of a batch, with the trace each came from; the table has them all."""
+    poison = [each for batch in batches for each in batch.content.poison]
+    for each in poison[:_POISON_LINES]:
+        headers = each.record.headers()
+        values = [value for name, value in headers if name == "traceparent"] if isinstance(headers, list) else []
+        trace = TraceContext.parse(values[0]) if values else None
+        _log.warning(
+            "Record dead-lettered",
+            partition=each.record.partition(),
+            offset=each.record.offset(),
+            error_class=each.error_class,
+            trace_id=trace.trace_id if trace is not None else None,
+            others=max(0, len(poison) - _POISON_LINES),
+        )
 
 
 def _work(progress: Sequence[Progress], batches: Batches) -> Work:

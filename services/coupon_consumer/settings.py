@@ -70,6 +70,7 @@ class CouponConsumerSettings(ProcessSettings):
     `start`: where a group begins that has no stored offset. A topic that was made anew is always read from its
     beginning, since nothing in it was seen.
     `batch_records`: how many records one transaction takes, from all partitions together.
+    `try_timeout_seconds`: how long one try to store or to place may take, on a frozen server too.
     `check_seconds`: how often topic, lag and stored offsets are looked at.
     `broker_down_seconds`: for how long the brokers may be away before the process is not ready.
     """
@@ -83,6 +84,7 @@ class CouponConsumerSettings(ProcessSettings):
     consumer: ConsumerSettings = ConsumerSettings()
     start: Literal["earliest", "latest"] = "earliest"
     batch_records: int = Field(default=2_000, ge=1, le=100_000)
+    try_timeout_seconds: Seconds = 10.0
     check_seconds: Seconds = 5.0
     broker_down_seconds: Seconds = 15.0
     retry: RetrySettings = RetrySettings()
@@ -95,5 +97,10 @@ class CouponConsumerSettings(ProcessSettings):
         yield from super().conflicts()
         if self.consumer.chunk_records > self.batch_records:
             yield "consumer chunk_records is greater than batch_records"
+        stop_seconds = self.try_timeout_seconds + self.consumer.stop_seconds() + self.postgres.stop_seconds()
+        if stop_seconds >= self.grace_seconds:
+            yield f"grace_seconds is not greater than {stop_seconds:g}: try_timeout_seconds and closing, one by one"
+        if self.try_timeout_seconds < self.postgres.statement_timeout_seconds:
+            yield "try_timeout_seconds is less than the postgres statement_timeout_seconds"
         if self.check_seconds > self.broker_down_seconds:
             yield "check_seconds is greater than broker_down_seconds"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 
 import asyncpg
 import pytest
@@ -148,6 +149,27 @@ async def test_database_frozen_beyond_the_poll_interval_costs_no_membership(frag
         await world.wait_stored()
         assert await rebalances(service) == (1, 0, 0)
         assert "_MAX_POLL_EXCEEDED" not in service.process.log.read_text()
+    await world.assert_exact()
+
+
+async def test_signal_while_the_database_is_frozen_ends_with_0(fragile_postgres: World) -> None:
+    """The try in hand ends by its own time, the group is left, and what was not stored is the next member's."""
+    world = fragile_postgres
+    await world.produce([some_event() for _ in range(500)])
+    limits = {"TRY_TIMEOUT_SECONDS": "3", "POSTGRES__STATEMENT_TIMEOUT_SECONDS": "3", "CONSUMER__CHUNK_RECORDS": "100"}
+    async with world.consumer(**limits) as service:
+        await world.wait_stored()
+        world.postgres.freeze()
+        try:
+            await world.produce([some_event() for _ in range(500)])
+            await service.wait_readiness(503)
+            service.process.send_signal(signal.SIGTERM)
+            assert await service.process.wait(25) == 0
+        finally:
+            world.postgres.thaw()
+    assert await world.fetch_value("select count(*) from coupons") == 500
+    async with world.consumer():
+        await world.wait_stored()
     await world.assert_exact()
 
 

@@ -37,6 +37,7 @@ class Member:
             metrics,
             retry=RetrySettings(),
             breaker=BreakerSettings(window_records=100, records_min=10),
+            try_seconds=10,
         )
         self.watch = Watch(
             self.consumer, self.positions, self.store, self.topic, metrics, check_seconds=1, down_seconds=10

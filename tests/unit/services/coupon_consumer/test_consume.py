@@ -103,6 +103,38 @@ def test_database_away_is_waited_out_with_at_most_one_try_a_second() -> None:
     bubble(scenario)
 
 
+def test_try_that_gets_no_answer_is_given_up_and_repeated() -> None:
+    """A frozen server costs a try its time and no more; if the work was done all the same, the guard finds out."""
+
+    async def scenario() -> float:
+        member = Member()
+
+        class Frozen(FakeCouponStore):
+            """Does the work of the first try and never answers it."""
+
+            async def save(self, work: Work) -> Saved:
+                """Store, and hang the first time."""
+                saved = await super().save(work)
+                if self.tries == 1:
+                    await asyncio.sleep(10_000)
+                return saved
+
+        member.store = member.handler._store = member.positions._store = Frozen()
+        await member.place(0)
+        member.orders()
+        event = some_event()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await member.handler.handle(member.ctx, [member.batch([event])])
+        assert set(member.store.coupons) == {event.coupon.code}
+        assert member.store.tries == 2
+        assert member.orders() == {0: None}
+        assert member.bytes_held() == 0
+        return loop.time() - began
+
+    assert 10 <= bubble(scenario) <= 14
+
+
 def test_placing_is_tried_again_too() -> None:
     """A partition that comes while the database is away is placed when it is back."""
 

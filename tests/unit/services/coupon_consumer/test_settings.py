@@ -75,6 +75,14 @@ def test_chunk_larger_than_a_batch_is_refused(monkeypatch: pytest.MonkeyPatch) -
         load(monkeypatch, BATCH_RECORDS="500", CHECK_SECONDS="60")
 
 
+def test_tries_and_closing_must_fit_the_grace_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop may have to wait for a whole try before it leaves the group."""
+    with pytest.raises(SettingsError, match="try_timeout_seconds and closing"):
+        load(monkeypatch, TRY_TIMEOUT_SECONDS="20", GRACE_SECONDS="30")
+    with pytest.raises(SettingsError, match="less than the postgres statement_timeout"):
+        load(monkeypatch, TRY_TIMEOUT_SECONDS="2")
+
+
 @pytest.mark.parametrize(
     "line",
     [

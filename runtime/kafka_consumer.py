@@ -11,6 +11,7 @@ around `kafka.Reader`, whose `ReadMessage(ctx)` is `read(ctx)` here.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -194,6 +195,16 @@ class KafkaConsumer(Generic[T]):
     def is_in_work(self, partition: int) -> bool:
         """Whether a batch of the partition is being stored at this moment."""
         return self._ledger.is_in_work(partition)
+
+    async def check(self) -> None:
+        """Return when the thread polls, for readiness.
+
+        Raises:
+            KafkaReadError: It has not for half of `max_poll_interval_seconds`: it hangs, or has ended.
+        """
+        silent_seconds = time.monotonic() - self._reader.statistics().last_poll_at
+        if silent_seconds > self._settings.max_poll_interval_seconds / 2:
+            raise KafkaReadError(f"no poll for {silent_seconds:.0f} s")
 
     async def aclose(self) -> bool:
         """Stop the thread, leave the group, and wait for that; False when it did not end within the settings' time."""

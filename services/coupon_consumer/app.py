@@ -144,6 +144,7 @@ class Application:
         )
         process.health.add_check("postgres", pool.check)
         process.health.add_check("kafka", watch.check)
+        process.health.add_check("polling", consumer.check)
         process.health.add_check("storing", handler.check)
         registry.register(StatisticsCollector("postgres_pool", pool.statistics, counters=_POOL_COUNTERS))
         registry.register(

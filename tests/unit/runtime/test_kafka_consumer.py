@@ -2,11 +2,12 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import Consumer, KafkaError
 
 from patterns import Channel, Context, ContextCancelled, EndOfChannel, WouldBlock, background
 from runtime.consumer_settings import ConsumerSettings
@@ -501,6 +502,27 @@ async def test_dropped_batches_are_read_again_from_where_they_are_placed() -> No
         while sum(batch.records for batch in found) < 2:
             found += await member.batches()
         assert [offset for batch in found for offset in batch.content] == [2, 3]
+
+
+async def test_thread_that_does_not_poll_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the poll interval without a poll is told by readiness, before the group evicts the member."""
+    member = Member()
+    await member.consumer.check()
+    now = time.monotonic()
+    monkeypatch.setattr("runtime.kafka_consumer.time.monotonic", lambda: now + 151)
+    with pytest.raises(KafkaReadError):
+        await member.consumer.check()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"assignor": "range"}, {"group_protocol": "consumer"}, {"group_instance_id": "one"}],
+    ids=["classic", "eager", "newer protocol", "static membership"],
+)
+def test_real_client_takes_the_settings(settings: dict[str, object]) -> None:
+    """Every protocol and membership that can be set is one that the client knows how to be configured with."""
+    client = Consumer({"bootstrap.servers": "127.0.0.1:1", "log_level": 0, **some_settings(settings).client_settings()})
+    client.close()
 
 
 async def test_start_twice_is_refused() -> None:

@@ -124,7 +124,8 @@ class _Keeper:
         arguments = self._arguments
         log = os.open(arguments.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         drop = arguments.user is not None
-        self._pid = subprocess.Popen(
+        # Kept, since a Popen that is thrown away reaps a child that has ended already, and its status with it.
+        self._program = subprocess.Popen(
             arguments.command,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -135,7 +136,8 @@ class _Keeper:
             user=arguments.user if drop else None,
             group=arguments.group if drop else None,
             extra_groups=[] if drop else None,
-        ).pid
+        )
+        self._pid = self._program.pid
         os.close(log)
         for descriptor in arguments.pass_fd:
             os.close(descriptor)

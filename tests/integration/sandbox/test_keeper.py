@@ -164,6 +164,18 @@ async def test_program_that_ends_reports_its_own_status(tmp_path: Path, script: 
         process.release()
 
 
+async def test_program_that_ends_at_once_is_noticed_every_time(tmp_path: Path) -> None:
+    """However soon a program ends, its keeper ends too and reports its status."""
+    for _ in range(20):
+        process = await start_process(
+            Program(name="false", command=["/bin/false"], log=tmp_path / "log", directory=tmp_path)
+        )
+        try:
+            assert await process.wait(_WAIT_SECONDS) == 1
+        finally:
+            process.release()
+
+
 async def test_program_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     """A command that cannot be executed is reported by the start, not later."""
     with pytest.raises(ServerError, match="did not start"):

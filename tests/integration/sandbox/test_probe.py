@@ -1,6 +1,8 @@
 """Admin ports are asked on real sockets; whatever goes wrong there is one kind of failure, and comes in time."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,10 @@ from sandbox.servers import Program, start_process
 from sandbox.servers.address import LOOPBACK, free_port
 
 
-async def _ask(answer: bytes | None) -> tuple[int, str]:
-    """Probe a server that gives these bytes and closes, or keeps silent."""
+@asynccontextmanager
+async def _server(answer: bytes | None) -> AsyncIterator[str]:
+    """Give these bytes to whoever asks and close, or keep silent until they leave; the base URL comes out."""
+    handled = asyncio.Event()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -21,22 +25,26 @@ async def _ask(answer: bytes | None) -> tuple[int, str]:
         else:
             writer.write(answer)
         writer.close()
+        await writer.wait_closed()
+        handled.set()
 
     async with await asyncio.start_server(handle, LOOPBACK, 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        return await probe(f"http://{LOOPBACK}:{port}/readyz", timeout_seconds=0.3)
+        yield f"http://{LOOPBACK}:{server.sockets[0].getsockname()[1]}"
+        await handled.wait()
 
 
 async def test_answer_comes_with_status_and_body() -> None:
     """Status and body are what the server sent."""
-    assert await _ask(b"HTTP/1.1 503 Service Unavailable\r\nX: y\r\n\r\nnot yet") == (503, "not yet")
+    async with _server(b"HTTP/1.1 503 Service Unavailable\r\nX: y\r\n\r\nnot yet") as url:
+        assert await probe(f"{url}/readyz") == (503, "not yet")
 
 
 @pytest.mark.parametrize("answer", [None, b"", b"nonsense"], ids=["silence", "nothing", "nonsense"])
 async def test_no_answer_is_a_failed_probe(answer: bytes | None) -> None:
     """Silence, an empty answer and one that is not HTTP all fail the probe."""
-    with pytest.raises(ProbeFailed):
-        await _ask(answer)
+    async with _server(answer) as url:
+        with pytest.raises(ProbeFailed):
+            await probe(f"{url}/readyz", timeout_seconds=0.3)
 
 
 async def test_nobody_listening_is_a_failed_probe() -> None:
@@ -58,19 +66,12 @@ async def test_nobody_listening_is_a_failed_probe() -> None:
 )
 async def test_metric_is_summed_over_its_labels(metrics: bytes, total: float | None) -> None:
     """An instance's metric is the sum of its known samples, and None where there is none."""
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + metrics)
-        writer.close()
-
-    async with await asyncio.start_server(handle, LOOPBACK, 0) as server:
-        admin_url = f"http://{LOOPBACK}:{server.sockets[0].getsockname()[1]}"
-        process = await start_process(
-            Program(name="nothing", command=["/bin/true"], log=Path("/dev/null"), directory=Path("/"))
-        )
-        try:
-            assert await Instance("one", Service.COUPON_API, process, None, admin_url).total("lag") == total
-        finally:
-            await process.stop()
-            process.release()
+    process = await start_process(
+        Program(name="nothing", command=["/bin/true"], log=Path("/dev/null"), directory=Path("/"))
+    )
+    try:
+        async with _server(b"HTTP/1.1 200 OK\r\n\r\n" + metrics) as url:
+            assert await Instance("one", Service.COUPON_API, process, None, url).total("lag") == total
+    finally:
+        await process.stop()
+        process.release()

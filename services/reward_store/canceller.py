@@ -131,7 +131,7 @@ class Canceller:
                 await self.finish_abandoned()
             except DependencyUnavailable as error:
                 pause = backoff.fail()
-                _log.warning("Finishing cancellations failed", error=str(error), retry_seconds=pause)
+                _log.warning("Finishing cancellations failed", error=str(error), retry_seconds=round(pause, 3))
             else:
                 backoff.reset()
                 pause = interval

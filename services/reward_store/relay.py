@@ -83,7 +83,7 @@ class Relay:
             try:
                 claimed = await self.publish_batch()
             except DependencyUnavailable as error:
-                pause = backoff.fail()
+                pause = round(backoff.fail(), 3)
                 self._metrics.failures.inc()
                 _log.warning("Publishing failed", error=str(error), failures=backoff.failures, retry_seconds=pause)
                 await select(receive(ctx.done), timeout_seconds=pause)

@@ -10,63 +10,20 @@ Go's net/http has the same limits as fields of http.Server; its stop too loses a
 
 from __future__ import annotations
 
-import contextvars
-import enum
-import fcntl
 import math
-import struct
-import termios
 import urllib.parse
-from asyncio import AbstractEventLoop, BaseTransport, Event, Transport
-from collections import Counter
+from asyncio import AbstractEventLoop, BaseTransport, Transport
 from typing import Any, Final, cast
 
 import httptools
-from uvicorn._types import ASGIVersions
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from runtime.http_cycle import Cycle
+from runtime.http_state import ASGI, PIPELINE_MAX, REQUEST_LINE_REST, HttpState, Phase, RefusedError, unread_bytes
 from runtime.problem import Problem, overloaded
-from runtime.settings import HttpSettings
 
-SWEEP_SECONDS: Final = 0.1
-PIPELINE_MAX: Final = 16
-REQUEST_LINE_REST: Final = 64
-ASGI: Final[ASGIVersions] = {"version": "3.0", "spec_version": "2.3"}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Phase(enum.Enum):
-    """What a connection is doing, and so which limit applies."""
-
-    FRESH = enum.auto()
-    IDLE = enum.auto()
-    HEADER = enum.auto()
-    BODY = enum.auto()
-    BUSY = enum.auto()
-    LINGER = enum.auto()
-    GONE = enum.auto()
-
-
-class HttpState(ServerState):
-    """What all connections of one server share."""
-
-    def __init__(self, settings: HttpSettings) -> None:
-        super().__init__()
-        self.settings = settings
-        self.is_draining = False
-        self.listener_is_closed = False
-        self.stopping = Event()
-        self.refused: Counter[str] = Counter()
-        self.date_line = b""
-        self.now = 0.0
-        self.context = contextvars.copy_context()
-
-
-class RefusedError(Exception):
-    """Stop the parser: the request was refused and the connection will close."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -160,7 +117,9 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Feed the parser; input after a refusal, or after the last request we will answer, is read and dropped."""
         if self._is_deaf:
-            self._note_race()
+            if self._was_idle:
+                self.server_state.refused["raced_with_close"] += 1
+                self._was_idle = False
             return
         was = self.phase
         self._begun = 0
@@ -191,11 +150,6 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _header_room(self) -> int:
         return self._limits.header_bytes_max + len(self.url) + REQUEST_LINE_REST
-
-    def _note_race(self) -> None:
-        if self._was_idle:
-            self._was_idle = False
-            self.server_state.refused["raced_with_close"] += 1
 
     def _upgrade(self) -> None:
         if self._should_upgrade():
@@ -402,13 +356,8 @@ class HttpProtocol(HttpToolsProtocol):
             self.abort("write_timeout")
         elif now >= self.deadline:
             self._expire()
-        elif self.server_state.listener_is_closed and self._is_quiet(now):
+        elif self.phase in (Phase.FRESH, Phase.IDLE) and self.server_state.lets_go_of(self.quiet_since, now):
             self.close_if_quiet()
-
-    def _is_quiet(self, now: float) -> bool:
-        # `quiet_since` is as old as the sweep before it.
-        is_idle = self.phase in (Phase.FRESH, Phase.IDLE)
-        return is_idle and now - self.quiet_since >= self._limits.drain_lag_seconds + SWEEP_SECONDS
 
     def _expire(self) -> None:
         match self.phase:
@@ -437,18 +386,10 @@ class HttpProtocol(HttpToolsProtocol):
         A request that is on its way at that very moment meets our FIN and is lost, unprocessed, so a client may
         repeat it (RFC 9112 section 9.3.1); HTTP/1.1 has no better way. It is counted as `raced_with_close`.
         """
-        if self._unread_bytes():
+        if unread_bytes(self.transport):
             return
         self._was_idle = True
         self._linger()
-
-    def _unread_bytes(self) -> int:
-        sock = self.transport.get_extra_info("socket")
-        try:
-            answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, b"\0\0\0\0")
-        except OSError:
-            return 0
-        return cast("int", struct.unpack("i", answer)[0])
 
     def shutdown(self) -> None:
         """Do nothing: `HttpServer.drain` ends connections in an order that loses no request."""

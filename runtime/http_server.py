@@ -21,7 +21,8 @@ from patterns.channel import Channel
 from patterns.errors import WouldBlock
 from runtime.acceptor import Acceptor
 from runtime.health import Health
-from runtime.http_protocol import SWEEP_SECONDS, HttpProtocol, HttpState
+from runtime.http_protocol import HttpProtocol
+from runtime.http_state import SWEEP_SECONDS, HttpState
 from runtime.listener import open_listener
 from runtime.logs import get_logger
 from runtime.settings import HttpSettings

@@ -11,6 +11,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from patterns import Channel
+from runtime import http_protocol
 from runtime.acceptor import Acceptor
 from runtime.health import Health
 from runtime.http_protocol import HttpProtocol
@@ -161,7 +162,7 @@ async def test_request_in_the_kernel_at_the_moment_of_the_close_is_served() -> N
 
 async def test_without_the_look_into_the_kernel_that_request_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """The guard is needed: a close that does not look first loses the request, and the loss is counted."""
-    monkeypatch.setattr(HttpProtocol, "_unread_bytes", lambda _: 0)
+    monkeypatch.setattr(http_protocol, "unread_bytes", lambda _: 0)
     async with open_server(drain_lag_seconds=0.0) as server, RawClient(server.address) as client:
         (await _ask_behind_the_loop(server, client)).close_if_quiet()
         with pytest.raises(asyncio.IncompleteReadError):

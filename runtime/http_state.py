@@ -1,0 +1,71 @@
+"""What the connections of one HTTP server share, and the phases that each of them goes through."""
+
+from __future__ import annotations
+
+import contextvars
+import enum
+import fcntl
+import struct
+import termios
+from asyncio import Event, Transport
+from collections import Counter
+from typing import Final, cast
+
+from uvicorn._types import ASGIVersions
+from uvicorn.server import ServerState
+
+from runtime.settings import HttpSettings
+
+SWEEP_SECONDS: Final = 0.1
+"""How often a server looks for connections that are overdue; so late may a time limit be."""
+PIPELINE_MAX: Final = 16
+"""How many requests may wait behind the one at work on a connection."""
+REQUEST_LINE_REST: Final = 64
+"""Room for the request line's verb and version, besides its target."""
+ASGI: Final[ASGIVersions] = {"version": "3.0", "spec_version": "2.3"}
+
+
+class Phase(enum.Enum):
+    """What a connection is doing, and so which limit applies."""
+
+    FRESH = enum.auto()
+    IDLE = enum.auto()
+    HEADER = enum.auto()
+    BODY = enum.auto()
+    BUSY = enum.auto()
+    LINGER = enum.auto()
+    GONE = enum.auto()
+
+
+class HttpState(ServerState):
+    """What all connections of one server share."""
+
+    def __init__(self, settings: HttpSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.is_draining = False
+        self.listener_is_closed = False
+        self.stopping = Event()
+        self.refused: Counter[str] = Counter()
+        self.date_line = b""
+        self.now = 0.0
+        self.context = contextvars.copy_context()
+
+    def lets_go_of(self, quiet_since: float, now: float) -> bool:
+        """Say whether a drain may end a connection that has been silent for so long."""
+        # `quiet_since` was read off `now` as the last sweep had left it.
+        return self.listener_is_closed and now - quiet_since >= self.settings.drain_lag_seconds + SWEEP_SECONDS
+
+
+class RefusedError(Exception):
+    """Stop the parser: the request was refused and the connection will close."""
+
+
+def unread_bytes(transport: Transport) -> int:
+    """Ask the kernel how much it holds that the loop has not read yet; 0 for a connection that is gone."""
+    sock = transport.get_extra_info("socket")
+    try:
+        answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, b"\0\0\0\0")
+    except OSError:
+        return 0
+    return cast("int", struct.unpack("i", answer)[0])

@@ -12,6 +12,21 @@ class RequestFailed(Exception):  # noqa: N818 - a fact about one request, not a 
     """No whole answer came; the request may have had its effect, or not. The message names the transport's reason."""
 
 
+class Client(Protocol):
+    """What a balancer sends requests with."""
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: dict[str, str],
+        content: bytes | None,
+        timeout: float,
+    ) -> httpx.Response:
+        """Send one request, once; ConnectError says that nothing was sent, any other HTTPError leaves it open."""
+
+
 class Backend(Protocol):
     """What a balancer needs to know of an instance."""
 
@@ -54,9 +69,7 @@ class Balancer:
         timeout_seconds: for the whole of one request.
     """
 
-    def __init__(
-        self, instances: Callable[[], Sequence[Backend]], client: httpx.AsyncClient, *, timeout_seconds: float
-    ) -> None:
+    def __init__(self, instances: Callable[[], Sequence[Backend]], client: Client, *, timeout_seconds: float) -> None:
         self._instances = instances
         self._client = client
         self._timeout_seconds = timeout_seconds

@@ -214,7 +214,7 @@ def main() -> int:
         with hold_place(arguments.directory.absolute()) as place:
             return asyncio.run(_demo(place, arguments.seconds, arguments.rate))
     except (DemoRunningError, ServerError) as error:
-        print(f"the demo cannot run: {error}", file=sys.stderr)
+        print(f"the demo ended without an audit: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped before it began", file=sys.stderr)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import httpx
 from pydantic import SecretStr
 
 from deploy.migrate import migrate
 from deploy.settings import MigrateSettings, Password
 from runtime.auth import sign_token
+from sandbox.http_client import HttpClient
 from sandbox.instance import Instance, Service
 from sandbox.servers import KafkaServer, PostgresServer, Program, open_kafka, open_postgres, start_process
 from sandbox.servers.address import LOOPBACK, free_port
@@ -29,7 +29,6 @@ _ROLES = ("lp_owner", "reward_store", "coupon_api", "coupon_consumer")
 _READY_SECONDS = 60.0
 _GRACE_SECONDS = 30.0
 _BACKLOG = 1_024
-_CONNECTIONS = 2_000
 _OPERATOR_LIFETIME_SECONDS = 7 * 86_400
 
 
@@ -54,10 +53,7 @@ class System:
         self.kafka = kafka
         self.instances: list[Instance] = []
         self.ended: list[Stopped] = []
-        # Far above what the traffic and the probes have under way at once: nobody waits for a free connection, which
-        # would make the open loop a closed one.
-        limits = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
-        self.client = httpx.AsyncClient(trust_env=False, limits=limits)
+        self.client = HttpClient()
         # In an embedded server everything is ours; in one that was named, each run gets names of its own.
         run = "" if postgres.is_embedded and kafka.is_embedded else f"_{secrets.token_hex(4)}"
         self.rewards_database = f"rewards{run}"

@@ -24,6 +24,7 @@ BuildClient: TypeAlias = Callable[[dict[str, Any]], Consumer]  # Any: as above
 _log = get_logger(__name__)
 _RECORD_OVERHEAD_BYTES: Final = 256  # what a record costs in memory beside its payload: key, headers, objects
 _SEEK_SECONDS: Final = 30.0
+_COUNTED: Final = ("polls", "records", "records_dropped", "assigned", "revoked", "lost", "commits_failed", "errors")
 _SAME_ERROR_SECONDS: Final = 10.0
 _OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001 - the client's names for its local errors begin so
 
@@ -94,7 +95,7 @@ class KafkaReader(Generic[T]):
         self._places: dict[int, _Place] = {}
         self._is_paused = False
         self._commit_due_at = 0.0
-        self._counts: dict[str, int] = dict.fromkeys(ReaderStatistics.__slots__[:-2], 0)
+        self._counts: dict[str, int] = dict.fromkeys(_COUNTED, 0)
         self._last_poll_at = time.monotonic()
         self._said_at: dict[str, float] = {}
         self._fatal: KafkaError | None = None

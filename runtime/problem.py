@@ -96,8 +96,19 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own noun; it is an answer r
         return headers
 
 
+# RFC 9110 renamed these; Python learned it in 3.13, and a title must not depend on the interpreter.
+_RENAMED: Final = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+
+
 def title_of(status: int) -> str:
-    """Give the registered phrase of a status, or "Error" for one that has none."""
+    """Give the phrase of a status as RFC 9110 registers it, or "Error" for one that has none."""
+    if status in _RENAMED:
+        return _RENAMED[status]
     try:
         return HTTPStatus(status).phrase
     except ValueError:

@@ -22,7 +22,7 @@ def test_body_has_what_rfc_9457_asks_and_leaves_out_what_is_empty() -> None:
     }  # fmt: skip
     full = Problem(422, "invalid-request", "A sentence.", errors=[FieldError("body.name", "missing")])
     assert json.loads(full.body("id-1")) == {
-        "type": "about:blank", "title": "Unprocessable Entity", "status": 422, "code": "invalid-request",
+        "type": "about:blank", "title": "Unprocessable Content", "status": 422, "code": "invalid-request",
         "detail": "A sentence.", "errors": [{"field": "body.name", "rule": "missing"}], "request_id": "id-1",
     }  # fmt: skip
 

@@ -1,0 +1,56 @@
+"""The whole platform's ground: databases, topic, secrets and sockets, in servers of its own or in named ones."""
+
+import stat
+from pathlib import Path
+
+import asyncpg
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from sandbox.instance import Service
+from sandbox.servers import KafkaServer, PostgresServer
+from sandbox.system import open_system
+
+
+async def _databases(server: PostgresServer) -> set[str]:
+    connection = await asyncpg.connect(server.superuser_url)
+    try:
+        return {row["datname"] for row in await connection.fetch("select datname from pg_database")}
+    finally:
+        await connection.close()
+
+
+def _topics(server: KafkaServer) -> set[str]:
+    return set(AdminClient({"bootstrap.servers": server.bootstrap}).list_topics(timeout=10).topics)
+
+
+async def test_named_servers_get_names_of_their_own_that_are_removed_again(
+    own_postgres: PostgresServer, own_kafka: KafkaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In servers that somebody named, a run touches nothing but databases and a topic of its own, and removes them."""
+    before = await _databases(own_postgres), _topics(own_kafka)
+    monkeypatch.setenv("SANDBOX_POSTGRES_URL", own_postgres.superuser_url)
+    monkeypatch.setenv("SANDBOX_KAFKA_BOOTSTRAP", own_kafka.bootstrap)
+    async with open_system(tmp_path) as system:
+        assert system.rewards_database != "rewards"
+        assert {system.rewards_database, system.coupons_database} <= await _databases(own_postgres)
+        assert system.topic in _topics(own_kafka)
+    assert (await _databases(own_postgres), _topics(own_kafka)) == before
+
+
+async def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
+    """Passwords and the tokens' secret can be read by nobody else, and no two of them are the same."""
+    async with open_system(tmp_path) as system:
+        secrets = list((system.directory / "secrets").iterdir())
+        assert len(secrets) == 6
+        assert {stat.S_IMODE(secret.stat().st_mode) for secret in secrets} == {0o600}
+        assert len({secret.read_text() for secret in secrets}) == 6
+
+
+async def test_instance_that_ends_while_starting_is_reported_with_its_log(tmp_path: Path) -> None:
+    """A service whose settings are wrong ends the start with its status and the place of its log."""
+    async with open_system(tmp_path) as system:
+        with pytest.raises(
+            RuntimeError, match=r"coupon_api-1 ended with status 78 while starting; see .*coupon_api-1\.log"
+        ):
+            await system.start(Service.COUPON_API, {"COUPON_API_NO_SUCH_SETTING": "1"})

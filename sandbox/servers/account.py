@@ -47,7 +47,7 @@ def unprivileged_account() -> Account | None:
 def program_for(account: Account | None, package: Path, program: str, directory: Path) -> Path:
     """Return the path of a program in an installed package that the account can execute, its libraries included.
 
-    A virtual environment below a home directory that others may not enter (`/root`) is out of reach for another
+    A virtual environment below a home directory that others may not enter is out of reach for another
     account: then the package, and the folder of libraries that its wheel put beside it, are copied into `directory`.
 
     Raises:

@@ -216,7 +216,7 @@ async def test_servers_started_by_root_run_unprivileged(postgres: PostgresServer
 async def test_programs_below_a_closed_directory_still_run(
     package: str, opener: _Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Installed where other accounts may not go (as below /root), the servers run all the same."""
+    """Installed where other accounts may not go, as below a private home, the servers run all the same."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     installed = wheel_directory(package, server=package, variable="")

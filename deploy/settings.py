@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from runtime.environment import EnvironmentSource
+from runtime.settings import EnvironmentSettings
 
 DatabaseName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]{0,62}$")]
 
@@ -43,13 +43,13 @@ class Password(BaseModel):
         return self.file.read_text(encoding="utf-8").removesuffix("\n")
 
 
-class MigrateSettings(BaseSettings):
+class MigrateSettings(EnvironmentSettings):
     """Where the server is, who administers it, and the password of each role. Prefix `MIGRATE_`, nesting by `__`.
 
     A role's password is, for example, `MIGRATE_REWARD_STORE_PASSWORD__FILE=/run/secrets/reward-store`.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="MIGRATE_", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix="MIGRATE_")
 
     host: str
     port: Annotated[int, Field(ge=1, le=65535)] = 5432
@@ -70,18 +70,6 @@ class MigrateSettings(BaseSettings):
     connect_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 10.0
     lock_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
     statement_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take arguments first, then the environment, and nothing else; a mistyped variable is an error."""
-        return init_settings, EnvironmentSource(settings_cls)
 
     def administrator_password(self) -> str | None:
         """Return the administrator's password; None where the server trusts without one."""

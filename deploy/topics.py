@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined] # re-exported without __all__
 from pydantic import Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from runtime.environment import EnvironmentSource, load_settings
 from runtime.errors import DependencyUnavailable, SettingsError
 from runtime.kafka_client import DEPENDENCY, client_config
-from runtime.settings import KafkaSettings, Seconds
+from runtime.settings import EnvironmentSettings, KafkaSettings, Seconds, load_settings
 
 _PAUSE_SECONDS = 0.5
 _CALL_SECONDS = 5.0
@@ -38,28 +37,16 @@ class TopicMismatchError(RuntimeError):
     """Say that a topic exists, but with another number of partitions."""
 
 
-class TopicsSettings(BaseSettings):
+class TopicsSettings(EnvironmentSettings):
     """Where the brokers are, and what the topic of coupon events should be like."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="TOPICS_", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix="TOPICS_")
 
     kafka: KafkaSettings
     coupon_events: str = Field(default="coupon-events", pattern=r"^[a-zA-Z0-9._-]{1,249}$")
     partitions: int = Field(default=6, ge=1, le=1_000)
     replication_factor: int = Field(default=1, ge=1, le=10)
     timeout_seconds: Seconds = 30.0
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take arguments first, then the environment, and nothing else."""
-        return init_settings, EnvironmentSource(settings_cls)
 
 
 async def ensure_topics(kafka: KafkaSettings, topics: Sequence[Topic], *, timeout_seconds: float = 30.0) -> list[str]:

@@ -20,6 +20,7 @@ __all__ = [
     "AdminSettings",
     "AuthSettings",
     "CommaSeparated",
+    "EnvironmentSettings",
     "HttpSettings",
     "KafkaSettings",
     "Port",
@@ -257,19 +258,10 @@ class AuthSettings(Section):
             yield f"{other} is given but {self.algorithm} does not use it"
 
 
-class ProcessSettings(BaseSettings):
-    """Hold what every process needs; a process's own class adds its sections, its prefix and its service name."""
+class EnvironmentSettings(BaseSettings):
+    """Settings of a process or a command, from the variables under its prefix; a mistyped one is an error."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    service: ClassVar[str] = "process"
-
-    instance: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}", min_length=1, max_length=100)
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_format: Literal["auto", "json", "console"] = "auto"
-    admin: AdminSettings = AdminSettings()
-    grace_seconds: Seconds = 30.0
-    startup_seconds: Seconds = 30.0
 
     @classmethod
     def settings_customise_sources(
@@ -282,6 +274,19 @@ class ProcessSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take arguments first, then the environment, and nothing else."""
         return init_settings, EnvironmentSource(settings_cls)
+
+
+class ProcessSettings(EnvironmentSettings):
+    """Hold what every process needs; a process's own class adds its sections, its prefix and its service name."""
+
+    service: ClassVar[str] = "process"
+
+    instance: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}", min_length=1, max_length=100)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    admin: AdminSettings = AdminSettings()
+    grace_seconds: Seconds = 30.0
+    startup_seconds: Seconds = 30.0
 
     def conflicts(self) -> Iterator[str]:
         """Yield each contradiction between sections; a subclass adds its own after these."""

@@ -15,6 +15,7 @@ import orjson
 from sandbox.servers import KafkaServer, KeptProcess, PostgresServer, Program, start_process
 from tests.support.coupon_api_process import free_port
 from tests.support.databases import PASSWORDS
+from tests.support.wait_until import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,6 +67,16 @@ class CouponConsumerProcess:
             text = (await client.get(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=5)).text
         lines = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in lines}
+
+    async def wait_settled(self, **counts: float) -> None:
+        """Wait until the counters of records by outcome are these: they follow the commit by a moment."""
+        wanted = {f'lp_consumer_records_total{{outcome="{outcome}"}}': count for outcome, count in counts.items()}
+
+        async def are_counted() -> bool:
+            metrics = await self.metrics()
+            return all(metrics[name] == count for name, count in wanted.items())
+
+        await wait_until(are_counted)
 
 
 def variables(postgres: PostgresServer, database: str, bootstrap: str, topic: str, **settings: str) -> dict[str, str]:

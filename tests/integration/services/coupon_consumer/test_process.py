@@ -36,9 +36,9 @@ async def test_sigterm_in_mid_batch_finishes_it_and_the_next_member_goes_on_behi
     stored = await world.stored_records()
     assert await world.fetch_value("select count(*) from coupons") == stored
     async with world.consumer() as service:
+        await service.wait_event("Partitions placed")
         await world.wait_stored()
-        assert (await service.metrics())['lp_consumer_records_total{outcome="stored"}'] == MANY - stored
-        assert (await service.metrics())['lp_consumer_records_total{outcome="skipped"}'] == 0
+        await service.wait_settled(stored=MANY - stored, skipped=0, dead_lettered=0)
     await world.assert_exact()
 
 
@@ -56,10 +56,15 @@ async def test_death_at_a_crash_point_loses_and_doubles_nothing(world: World, po
         assert await service.process.wait(30) == 128 + signal.SIGKILL
     before = await world.stored_records()
     async with world.consumer() as service:
+        await service.wait_event("Partitions placed")
         await world.wait_stored()
-        metrics = await service.metrics()
-        settled = sum(value for name, value in metrics.items() if name.startswith("lp_consumer_records_total"))
-        assert settled == world.records - before
+
+        async def are_counted() -> bool:
+            metrics = await service.metrics()
+            settled = sum(value for name, value in metrics.items() if name.startswith("lp_consumer_records_total"))
+            return settled == world.records - before
+
+        await wait_until(are_counted)
     await world.assert_exact()
 
 

@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from sandbox.servers import open_postgres
-from tests.benchmarks import bench_channel, bench_consumer, bench_coupon_read, bench_pool, bench_stop
+from tests.benchmarks import bench_channel, bench_client, bench_consumer, bench_coupon_read, bench_pool, bench_stop
 from tests.benchmarks.report import PAGE, Row, render
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "channel": bench_channel.run,
     "pool": bench_pool.run,
+    "client": bench_client.run,
     "coupon_read": bench_coupon_read.run,
     "stop": bench_stop.run,
     "consumer": bench_consumer.run,

@@ -8,7 +8,6 @@ are not used: they cut off keep-alive clients (measured: 8 to 100 of 100 lose a 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -18,8 +17,8 @@ from starlette.types import ASGIApp
 from uvicorn.config import Config
 
 from patterns.channel import Channel
-from patterns.errors import WouldBlock
 from runtime.acceptor import Acceptor
+from runtime.background import report
 from runtime.health import Health
 from runtime.http_protocol import HttpProtocol
 from runtime.http_state import SWEEP_SECONDS, HttpState
@@ -114,7 +113,7 @@ class HttpServer:
                 settings.host, settings.port, listen_fd=settings.listen_fd, backlog=settings.backlog
             )
         except OSError as error:
-            _report(server_errors, error)
+            report(server_errors, error)
             return
         if not self._config.loaded:
             self._config.load()
@@ -137,7 +136,7 @@ class HttpServer:
                     self._tick_date()
                 self._sweep(loop.time())
         except Exception as error:  # noqa: BLE001 - handed to whoever waits in server_errors
-            _report(server_errors, error)
+            report(server_errors, error)
 
     def _new_protocol(self) -> HttpProtocol:
         return HttpProtocol(self._config, self._state, {"stopping": self._state.stopping})
@@ -219,8 +218,3 @@ class HttpServer:
         """Wait, at most half a second, until what `close` ended is gone."""
         if self._serving is not None:
             await asyncio.wait([self._serving, *self._state.tasks], timeout=UNWIND_SECONDS)
-
-
-def _report(server_errors: Channel[BaseException], error: BaseException) -> None:
-    with contextlib.suppress(WouldBlock):
-        server_errors.send_nowait(error)

@@ -11,11 +11,12 @@ from patterns.errors import DeadlineExceeded
 from runtime.connection_pool import ConnectionPool, PoolStatistics
 from runtime.errors import DependencyUnavailable, TransactionAbortedError, TransactionContended
 from runtime.logs import get_logger
+from runtime.metrics import StatisticsCollector, registry
 from runtime.postgres_connection import Connection, Row, build_connect
 from runtime.postgres_error import DEPENDENCY
 from runtime.settings import PostgresSettings
 
-__all__ = ["Connection", "Isolation", "PoolStatistics", "PostgresPool", "Row", "open_pool"]
+__all__ = ["Connection", "Isolation", "PoolStatistics", "PostgresPool", "Row", "expose_pool", "open_pool"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -26,6 +27,7 @@ _BEGIN: Final[dict[Isolation, str]] = {
     "repeatable_read": "begin isolation level repeatable read",
     "serializable": "begin isolation level serializable",
 }
+_COUNTERS: Final = frozenset({"opened", "failed_connects", "exhausted", "interrupted", "expired"})
 _RETRY_SECONDS: Final = 0.02
 _POLL_SECONDS: Final = 0.1
 _POLL_MOST_SECONDS: Final = 1.0
@@ -166,3 +168,8 @@ async def open_pool(
         yield pool
     finally:
         await pool.aclose(settings.close_timeout_seconds)
+
+
+def expose_pool(pool: ConnectionPool) -> None:
+    """Show a pool's statistics among the process's metrics; for the one pool of a process."""
+    registry.register(StatisticsCollector("postgres_pool", pool.statistics, counters=_COUNTERS))

@@ -1,26 +1,23 @@
 """Wire coupon_api: the only place where its parts meet. The twin of the original's main.go."""
 
 import asyncio
-from contextlib import suppress
-from typing import Final
 
-from patterns import Channel, WouldBlock, receive, select
+from patterns import Channel, receive, select
 from runtime.api import build_api
 from runtime.auth import TokenVerifier
+from runtime.background import run_reporting
+from runtime.clean_up import Cleaner, Kept
 from runtime.crash_point import CrashPoints
 from runtime.http_metrics import HttpMetrics
 from runtime.http_server import HttpServer
 from runtime.logs import get_logger
 from runtime.metrics import StatisticsCollector, registry
-from runtime.postgres import PostgresPool, open_pool
+from runtime.postgres import PostgresPool, expose_pool, open_pool
 from runtime.process import Process
-from services.coupon_api.clean_up import remove_old_keys
 from services.coupon_api.routes import DOMAIN_ERRORS, build_coupon_router
 from services.coupon_api.settings import CouponApiSettings
 from services.coupon_api.store import CRASH_POINTS, PostgresCouponStore
 from services.coupon_api.trace import Tracer
-
-_POOL_COUNTERS: Final = frozenset({"opened", "failed_connects", "exhausted", "interrupted", "expired"})
 
 _log = get_logger("coupon_api")
 
@@ -45,7 +42,7 @@ class Application:
         metrics = HttpMetrics(registry)
         verifier = TokenVerifier(settings.auth)
         async with open_pool(settings.postgres, application_name=settings.service) as pool:
-            registry.register(StatisticsCollector("postgres_pool", pool.statistics, counters=_POOL_COUNTERS))
+            expose_pool(pool)
             registry.register(StatisticsCollector("tracer", self._tracer.statistics, counters=frozenset({"finished"})))
             _log.info("Waiting for the database", seconds=settings.startup_seconds)
             await pool.wait_for_connection(process.startup)
@@ -62,11 +59,13 @@ class Application:
             )
             server = HttpServer(api, settings.http, process.health)
             metrics.watch_server(server.statistics)
+            old_keys = Kept("idempotency keys", store.delete_old_keys, settings.idempotency.keep_seconds)
+            cleaner = Cleaner(settings.idempotency, old_keys)
 
             server_errors: Channel[BaseException] = Channel(1)
             shutdown = process.shutdown
             server.start(server_errors)
-            cleaning = asyncio.create_task(self._clean_up(process, store, server_errors), name="clean-up")
+            cleaning = asyncio.create_task(run_reporting(server_errors, cleaner.run, process.stop.ctx), name="clean-up")
             try:
                 process.health.set_ready()
                 _log.info("Starting HTTP server", host=server.address[0], port=server.address[1])
@@ -98,13 +97,3 @@ class Application:
 
         process.health.set_draining()
         await process.stop.run(("clean-up", stop_cleaning), ("http server", server.drain), ("postgres", close_pool))
-
-    async def _clean_up(
-        self, process: Process, store: PostgresCouponStore, server_errors: Channel[BaseException]
-    ) -> None:
-        """Run the clean-up job; what it cannot live with ends the process, as a failed server does."""
-        try:
-            await remove_old_keys(process.stop.ctx, store, self._settings.idempotency)
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits in server_errors
-            with suppress(WouldBlock):
-                server_errors.send_nowait(error)

@@ -6,27 +6,17 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from runtime.clean_up import CleanUpSettings
 from runtime.crash_point import CrashSettings
-from runtime.settings import AuthSettings, HttpSettings, PostgresSettings, ProcessSettings, Seconds, Section
+from runtime.settings import AuthSettings, HttpSettings, PostgresSettings, ProcessSettings
 
 STARTUP_SECONDS_MAX = 30.0
 
 
-class CleanUpSettings(Section):
-    """Say how long idempotency keys are kept, and bound the job that removes older ones.
-
-    Every `period_seconds` it removes at most `rows_per_run` keys, `rows_per_statement` at a time.
-    """
+class IdempotencySettings(CleanUpSettings):
+    """Say how long idempotency keys are kept, and bound the job that removes older ones."""
 
     keep_seconds: float = Field(default=7 * 86_400.0, ge=60, le=366 * 86_400)
-    period_seconds: Seconds = 600.0
-    rows_per_statement: int = Field(default=1_000, ge=1, le=100_000)
-    rows_per_run: int = Field(default=100_000, ge=1, le=10_000_000)
-
-    def conflicts(self) -> Iterator[str]:
-        """Yield a run too small for one statement."""
-        if self.rows_per_statement > self.rows_per_run:
-            yield "rows_per_statement is greater than rows_per_run"
 
 
 class CouponApiSettings(ProcessSettings):
@@ -39,7 +29,7 @@ class CouponApiSettings(ProcessSettings):
     postgres: PostgresSettings
     auth: AuthSettings
     http: HttpSettings = HttpSettings()
-    idempotency: CleanUpSettings = CleanUpSettings()
+    idempotency: IdempotencySettings = IdempotencySettings()
     crash: CrashSettings = CrashSettings()
     trace_capacity: int = Field(default=1_024, ge=1, le=1_000_000)
 

@@ -4,18 +4,18 @@ import pytest
 from pydantic import ValidationError
 
 from runtime.settings import AuthSettings, PostgresSettings
-from services.coupon_api.settings import CleanUpSettings, CouponApiSettings
+from services.coupon_api.settings import CouponApiSettings, IdempotencySettings
 
 
 def test_run_smaller_than_one_statement_is_refused() -> None:
     """A clean-up run must have room for a statement."""
     with pytest.raises(ValidationError, match="rows_per_statement is greater than rows_per_run"):
-        CleanUpSettings(rows_per_statement=11, rows_per_run=10)
+        IdempotencySettings(rows_per_statement=11, rows_per_run=10)
 
 
 def test_keys_are_kept_for_seven_days_unless_told_otherwise() -> None:
     """The promise of the API's documents is the default."""
-    assert CleanUpSettings().keep_seconds == 7 * 24 * 3_600
+    assert IdempotencySettings().keep_seconds == 7 * 24 * 3_600
 
 
 @pytest.mark.parametrize(("seconds", "is_accepted"), [(30.0, True), (30.1, False)])

@@ -24,7 +24,7 @@ from sandbox.holdings import read_holdings
 from sandbox.instance import Instance, Service
 from sandbox.journal import Journal, Seed, read_journal
 from sandbox.observation import Observer, open_observer
-from sandbox.place import PLACE, DemoRunningError, hold_place
+from sandbox.place import PLACE, DemoRunningError, ForeignPlaceError, hold_place
 from sandbox.screen import Screen, open_screen
 from sandbox.seed import make_seed, plant
 from sandbox.servers import ServerError
@@ -171,7 +171,7 @@ def _servers(system: System) -> Iterator[str]:
         yield "PostgreSQL is embedded (from a wheel), with fsync on."
     if system.kafka.is_embedded:
         yield "The broker is embedded: Tansu, which speaks Kafka's protocol and keeps everything in memory."
-        yield "It is not Apache Kafka: what this demo shows holds for Tansu; compose runs the same on Apache Kafka."
+        yield "It is not Apache Kafka: what this demo shows holds for Tansu."
 
 
 async def _demo(place: Path, seconds: float | None, rate: float) -> int:
@@ -213,7 +213,7 @@ def main() -> int:
     try:
         with hold_place(arguments.directory.absolute()) as place:
             return asyncio.run(_demo(place, arguments.seconds, arguments.rate))
-    except (DemoRunningError, ServerError) as error:
+    except (DemoRunningError, ForeignPlaceError, ServerError) as error:
         print(f"the demo ended without an audit: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

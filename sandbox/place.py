@@ -17,16 +17,26 @@ class DemoRunningError(RuntimeError):
     """A demo is running in this directory already."""
 
 
+class ForeignPlaceError(RuntimeError):
+    """The directory holds things that no demo has left there."""
+
+
 @contextlib.contextmanager
 def hold_place(place: Path) -> Iterator[Path]:
     """Empty the directory and keep it to this process for the length of a block.
 
-    The lock is the kernel's: it ends with this process, however this process ends.
+    The lock is the kernel's: it ends with this process, however this process ends. Its file stays, and is the mark by
+    which the next run knows that what it finds here may go.
 
     Raises:
         DemoRunningError: another process holds it.
+        ForeignPlaceError: it is not empty and no demo was here; nothing was touched.
     """
     place.mkdir(parents=True, exist_ok=True)
+    # One look for both: a lock that another run makes after it does not turn a stranger's directory into ours.
+    names = {path.name for path in place.iterdir()}
+    if names and _LOCK not in names:
+        raise ForeignPlaceError(f"{place} is not empty and no demo was there; name a new or an empty directory")
     lock = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
@@ -34,7 +44,7 @@ def hold_place(place: Path) -> Iterator[Path]:
         except BlockingIOError:
             raise DemoRunningError(f"a demo is running already; its logs are in {place}") from None
         for leftover in place.iterdir():
-            if leftover.is_dir():
+            if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover)
             elif leftover.name != _LOCK:
                 leftover.unlink()

@@ -6,8 +6,8 @@ import pytest
 
 from runtime.auth import TokenVerifier
 from runtime.settings import AuthSettings
-from sandbox import token
-from sandbox.place import DemoRunningError, hold_place, is_held
+from sandbox import demo, token
+from sandbox.place import DemoRunningError, ForeignPlaceError, hold_place, is_held
 from sandbox.system import secret_file
 
 SECRET = "s" * 48
@@ -15,15 +15,35 @@ SECRET = "s" * 48
 
 def test_place_is_emptied_and_held(tmp_path: Path) -> None:
     """Whoever holds the directory finds nothing of the run before, and nobody else can hold it."""
-    place = tmp_path / "demo"
-    (place / "secrets").mkdir(parents=True)
-    (place / "old.log").touch()
+    place, elsewhere = tmp_path / "demo", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").touch()
     with hold_place(place):
+        (place / "secrets").mkdir()
+        (place / "old.log").touch()
+        (place / "link").symlink_to(elsewhere)
+    with hold_place(place):
+        assert (elsewhere / "kept").exists()
         assert [path.name for path in place.iterdir()] == ["running"]
         assert is_held(place)
         with pytest.raises(DemoRunningError, match="running already"), hold_place(place):
             pass
     assert not is_held(place)
+
+
+def test_place_of_somebody_else_is_refused_in_one_line_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A directory with things in it that no demo left keeps them all, and gets no lock."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "thesis.txt").write_text("three years")
+    with pytest.raises(ForeignPlaceError, match="not empty"), hold_place(tmp_path):
+        pass
+    monkeypatch.setattr("sys.argv", ["demo", "--directory", str(tmp_path)])
+    assert demo.main() == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["work"]
+    assert (tmp_path / "work" / "thesis.txt").read_text() == "three years"
 
 
 def test_place_that_was_never_used_is_not_held(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import asyncio
 from patterns import Channel, receive, select
 from runtime.api import build_api
 from runtime.auth import TokenVerifier
-from runtime.background import run_reporting
+from runtime.background import raise_reported, run_reporting
 from runtime.clean_up import Cleaner, Kept
 from runtime.crash_point import CrashPoints
 from runtime.http_metrics import HttpMetrics
@@ -78,6 +78,7 @@ class Application:
                     raise failed.value
                 _log.info("Received shutdown signal", signal=stop.value.name)
                 await self.graceful_shutdown(process, cleaning, server, pool)
+                raise_reported(server_errors)  # the original reads the channel no more, and ends with 0
                 _log.info("Application shutdown completed")
             finally:  # a forced stop cancels this function wherever it waits
                 cleaning.cancel()

@@ -33,7 +33,8 @@ check: $(READY) ## format, lint, types, import contracts, unit tests
 	$(BIN)/pytest tests/unit
 
 test: $(READY) ## every test that needs no Docker: unit, integration, end to end, faults
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests/unit/patterns --cov --cov-report=term
+	$(BIN)/pytest tests --ignore=tests/unit/patterns
 
 bench: $(READY) ## ratios against references measured in the same run; rewrites docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks

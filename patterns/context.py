@@ -90,8 +90,7 @@ class Context:
 
         Raises:
             RuntimeError: the context has no end of its own (``background``, ``with_value``, ``without_cancel``); only
-            who
-                derived a context may end it, as in Go.
+                who derived a context may end it, as in Go.
         """
         if not self._owns_scope:
             raise RuntimeError("this context has no end of its own: cancel one made by with_cancel, or with a deadline")

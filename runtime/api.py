@@ -102,7 +102,7 @@ def _routes_of(routers: Iterable[APIRouter]) -> list[APIRoute]:
     for router in routers:
         for route in router.routes:
             if not isinstance(route, APIRoute):
-                raise ValueError(f"{type(route).__name__} in a router: only API routes can be served")  # noqa: TRY004
+                raise ValueError(f"{type(route).__name__} in a router: only API routes can be served")  # noqa: TRY004 - a wrong value in a list
             routes.append(route)
     return routes
 

@@ -149,15 +149,15 @@ async def _pause(ctx: Context, seconds: float | None) -> None:
         await select(receive(ctx.done), timeout_seconds=seconds)
 
 
-def _links(system: System) -> Iterator[str]:
+def links(system: System) -> Iterator[str]:
     """Yield the one list of links."""
     yield "try it:"
     for service in (Service.REWARD_STORE, Service.COUPON_API):
         yield f"  {service} API docs   {system.base_url(service)}/docs"
     for instance in system.instances:
         yield f"  {instance.name} metrics   {instance.admin_url}/metrics   ({instance.admin_url}/readyz)"
-    yield f"  rewards   {system.rewards_url}"
-    yield f"  coupons   {system.coupons_url}"
+    yield f"  rewards   {system.postgres.shown_url(system.rewards_database)}"
+    yield f"  coupons   {system.postgres.shown_url(system.coupons_database)}"
     yield f"  Kafka     {system.kafka.bootstrap}, topic {system.topic}"
     yield f"  logs      {system.directory}"
     yield f"  a token for m-1 (another: make token MEMBER=m-2): {system.token('m-1')}"
@@ -183,7 +183,7 @@ async def _demo(place: Path, seconds: float | None, rate: float) -> int:
         await plant(seed, system.rewards_url)
         print("starting the services", flush=True)
         await asyncio.gather(*(system.start(service) for service in Service))
-        for line in _links(system):
+        for line in links(system):
             print(line)
         shutdown = Shutdown(_STOP_SECONDS)
         with Journal(place) as journal, shutdown.listen():

@@ -1,5 +1,6 @@
 """Services killed at random under traffic: what members were told stays true."""
 
+import secrets
 from pathlib import Path
 from random import Random
 
@@ -11,10 +12,17 @@ from tests.support.flow import open_flow
 KILLS = 10
 
 
+def _random() -> Random:
+    """Return a source of chance whose seed is shown when the test fails."""
+    seed = secrets.randbits(32)
+    print(f"kill seed {seed}")  # noqa: T201 - shown when the test fails
+    return Random(seed)
+
+
 @pytest.mark.parametrize("service", [Service.REWARD_STORE, Service.COUPON_CONSUMER])
 async def test_kill_nine_of_a_service_ten_times_loses_and_doubles_nothing(tmp_path: Path, service: Service) -> None:
     """Whatever moment a process dies in, the audit finds every redemption with its one coupon."""
-    random = Random()
+    random = _random()
     async with open_flow(tmp_path) as flow:
         for _ in range(KILLS):
             await flow.wait_requests(random.randrange(5, 60))
@@ -29,7 +37,7 @@ async def test_kill_nine_of_a_service_ten_times_loses_and_doubles_nothing(tmp_pa
 async def test_relay_killed_between_its_steps_ten_times_publishes_every_event(tmp_path: Path, point: str) -> None:
     """A relay that dies after the claim, or after the broker's word, leaves its rows to the next one."""
     async with open_flow(tmp_path) as flow:
-        random = Random()
+        random = _random()
         for _ in range(KILLS // 2):
             await flow.kill(flow.instance(Service.REWARD_STORE))
             doomed = await flow.system.launch(

@@ -1,6 +1,7 @@
 """Records that should not be there: poison, and every record several times."""
 
 import asyncio
+import secrets
 from pathlib import Path
 from random import Random
 
@@ -56,7 +57,9 @@ async def test_poison_among_the_events_ends_in_the_dead_letters_and_harms_no_cou
 
 async def test_every_event_delivered_several_times_makes_one_coupon(tmp_path: Path) -> None:
     """Events that are sent again, in any order, two to five times, change nothing."""
-    random = Random()
+    seed = secrets.randbits(32)
+    print(f"copies seed {seed}")  # noqa: T201 - shown when the test fails
+    random = Random(seed)
     async with open_flow(tmp_path) as flow:
         await flow.wait_requests(200)
         await flow.stop_traffic()

@@ -15,7 +15,7 @@ AWAY_SECONDS = 5.0
 
 async def _wait_all_ready(flow: Flow) -> None:
     async with asyncio.timeout(60):
-        while not all([await one.is_ready() for one in flow.system.instances]):  # noqa: ASYNC110
+        while not all([await one.is_ready() for one in flow.system.instances]):  # noqa: ASYNC110 - a process knows no event
             await asyncio.sleep(0.1)
 
 

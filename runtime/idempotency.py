@@ -55,7 +55,7 @@ IDEMPOTENCY_KEY_PARAMETER: Final[dict[str, Any]] = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": True,
-    "description": "The same key with the same body gets the same answer, for as long as keys are kept (by default seven days).",
+    "description": "The same key with the same body gets the same answer, by default for seven days.",
     "schema": {"type": "string", "minLength": 8, "maxLength": 128, "pattern": f"^{KEY_PATTERN.pattern}$"},
 }
 """What `idempotency_key_of` reads, for a route's documentation (`openapi_extra`)."""

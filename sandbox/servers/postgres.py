@@ -76,6 +76,13 @@ class PostgresServer:
         login = parts.netloc.rpartition("@")[0] if user is None else f"{user}:{password}" if password else user
         return urlunsplit(parts._replace(netloc=f"{login}@{self.host}:{self.port}", path=f"/{database}"))
 
+    def shown_url(self, database: str) -> str:
+        """Return the URL of a database as it may stand on a screen: of a named server without the owner's password."""
+        if self.is_embedded:
+            return self.url(database)
+        user = urlsplit(self.superuser_url).username or _SUPERUSER
+        return urlunsplit(urlsplit(self.url(database, user=user))._replace(query=""))
+
     async def stop_fast(self) -> None:
         """Stop in order: running transactions are rolled back, connections closed, a checkpoint written (SIGINT)."""
         await self._ours.stop(signal.SIGINT)

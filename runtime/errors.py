@@ -53,6 +53,10 @@ class RecordRefusedError(ValueError):
     """Say that a record can never be stored as it is, such as one above the size limit; it was not stored."""
 
 
+class WorkCutOffError(RuntimeError):
+    """Say that a stop cancelled work which took longer than it may wait; the status of the process tells of it too."""
+
+
 class RequestDeadlineExceeded(TimeoutError):  # noqa: N818 - named after Go's DeadlineExceeded
     """Say that a request's own deadline passed before its work was done; the work was cancelled."""
 

@@ -19,6 +19,7 @@ from uvicorn.config import Config
 from patterns.channel import Channel
 from runtime.acceptor import Acceptor
 from runtime.background import report
+from runtime.errors import WorkCutOffError
 from runtime.health import Health
 from runtime.http_protocol import HttpProtocol
 from runtime.http_state import SWEEP_SECONDS, HttpState
@@ -51,10 +52,9 @@ class HttpStatistics:
 
 @dataclass(frozen=True, slots=True)
 class DrainReport:
-    """Say how a drain ended: how long it took, and how many requests and connections had to be cut off."""
+    """Say how a drain ended: how long it took, and how many connections without a request had to be cut off."""
 
     seconds: float
-    cut_off_requests: int
     cut_off_connections: int
 
 
@@ -160,15 +160,18 @@ class HttpServer:
         3. What is in flight may finish for `finish_seconds`. A connection that is silent since `drain_lag_seconds`
            and has nothing unread in the kernel gets our FIN. Streams are told by `scope["state"]["stopping"]`,
            WebSockets by close code 1012.
-        4. What is left is cancelled (503 where an answer is possible) and cut.
+        4. What is left is cancelled (503 where an answer is possible) and cut, and a line says how much that was.
 
         Takes at most drain_lag_seconds + finish_seconds + 0.5 s. Cancelling it closes everything at once.
+
+        Raises:
+            WorkCutOffError: Requests were cut off, as `Shutdown` of Go's http.Server returns its context's error.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
         self._health.set_draining()
         if self._serving is None:
-            return DrainReport(0.0, 0, 0)
+            return DrainReport(0.0, 0)
         state = self._state
         state.is_draining = True
         for connection in tuple(state.connections):
@@ -189,7 +192,11 @@ class HttpServer:
                 await self._cancel_requests()
         finally:
             self.close()
-        return DrainReport(loop.time() - began, requests, connections)
+        if requests or connections:
+            _log.warning("HTTP server cut off what took too long", requests=requests, connections=connections)
+        if requests:
+            raise WorkCutOffError(f"{requests} requests took longer than {self._settings.finish_seconds:g} s")
+        return DrainReport(loop.time() - began, connections)
 
     async def _close_listener(self) -> None:
         if self._acceptor is not None:

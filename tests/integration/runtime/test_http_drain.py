@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
+from structlog.testing import capture_logs
 
 from patterns import Channel
 from runtime import http_protocol
 from runtime.acceptor import Acceptor
+from runtime.errors import WorkCutOffError
 from runtime.health import Health
 from runtime.http_protocol import HttpProtocol
 from runtime.http_server import HttpServer
@@ -21,7 +23,7 @@ from runtime.settings import HttpSettings
 from tests.support.busy_clients import BusyClients
 from tests.support.eventually import eventually
 from tests.support.http_process import routes
-from tests.support.http_serving import open_server
+from tests.support.http_serving import open_server, serve
 from tests.support.raw_http import RawClient
 
 GET = b"GET /ok HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -60,7 +62,7 @@ async def test_drain_serves_for_the_lag_with_close_then_refuses() -> None:
         async with RawClient(server.address) as new:
             assert [(await old.get()).closes, (await new.get()).closes] == [True, True]
         report = await drain
-        assert (report.cut_off_requests, report.cut_off_connections) == (0, 0)
+        assert report.cut_off_connections == 0
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(*server.address)
 
@@ -82,9 +84,9 @@ async def test_request_shorter_than_the_limit_is_finished() -> None:
     async with open_server(drain_lag_seconds=0.05) as server, RawClient(server.address) as client:
         await client.send(SLEEP % b"0.4")
         await eventually(lambda: server.statistics().running)
-        report = await server.drain()
+        await server.drain()
         answer = await client.answer()
-        assert (answer.status, answer.closes, report.cut_off_requests) == (200, True, 0)
+        assert (answer.status, answer.closes) == (200, True)
 
 
 async def test_request_longer_than_the_limit_is_answered_503_and_its_handler_cancelled() -> None:
@@ -108,6 +110,30 @@ async def test_request_longer_than_the_limit_is_answered_503_and_its_handler_can
         answer = await client.answer()
         assert answer.status in (503, 504)
         assert rolled_back == ["/sleep/60"]
+
+
+async def test_drain_that_cuts_off_a_request_says_so_and_fails() -> None:
+    """Work that was lost is no clean stop: a line counts it, and the phase fails."""
+    settings = HttpSettings(port=0, drain_lag_seconds=0.0, finish_seconds=0.1, request_timeout_seconds=0.1)
+    async with serve(routes, settings) as server, RawClient(server.address) as client:
+        await client.send(SLEEP % b"60")
+        await eventually(lambda: server.statistics().running)
+        with capture_logs() as lines, pytest.raises(WorkCutOffError, match="1 requests"):
+            await server.drain()
+        cut_off = [(line["requests"], line["connections"]) for line in lines if "cut off" in line["event"]]
+        assert cut_off == [(1, 1)]
+
+
+async def test_drain_that_cuts_off_a_silent_connection_says_so_and_succeeds() -> None:
+    """A client that never finishes its request does not decide how the stop ends, and is counted."""
+    async with open_server(drain_lag_seconds=0.0, finish_seconds=0.1, request_timeout_seconds=0.1) as server:
+        async with RawClient(server.address) as client:
+            await client.send(b"GET /ok HTTP/1.1\r\nHost:")
+            await eventually(lambda: server.statistics().connections)
+            with capture_logs() as lines:
+                report = await server.drain()
+        assert report.cut_off_connections == 1
+        assert [line["connections"] for line in lines if "cut off" in line["event"]] == [1]
 
 
 async def test_cancelled_drain_closes_everything_at_once() -> None:
@@ -227,7 +253,7 @@ async def test_streams_say_goodbye_when_the_listener_is_closed() -> None:
         report = await server.drain()
         answers = [await client.answer() for client in clients]
         assert all(answer.body.endswith(b"event: bye\ndata: restarting\n\n") for answer in answers)
-        assert report.cut_off_requests == report.cut_off_connections == 0
+        assert report.cut_off_connections == 0
         assert report.seconds < 10
         for client in clients:
             await client.__aexit__(None, None, None)
@@ -259,4 +285,4 @@ async def test_hundred_keep_alive_clients_lose_nothing_to_a_drain(pause_seconds:
             report = await old.drain()
             await clients.wait_answers(110)
         assert clients.errors == {}
-        assert report.cut_off_requests == report.cut_off_connections == 0
+        assert report.cut_off_connections == 0

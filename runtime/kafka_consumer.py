@@ -206,18 +206,23 @@ class KafkaConsumer(Generic[T]):
         if silent_seconds > self._settings.max_poll_interval_seconds / 2:
             raise KafkaReadError(f"no poll for {silent_seconds:.0f} s")
 
-    async def aclose(self) -> bool:
-        """Stop the thread, leave the group, and wait for that; False when it did not end within the settings' time."""
+    async def aclose(self) -> None:
+        """Stop the thread, leave the group, and wait for that.
+
+        Raises:
+            KafkaReadError: The thread did not end within the settings' time and is left behind; or it failed, perhaps
+                only now, while it left the group, and the cause says why.
+        """
         if self._stop is None:
-            return True
+            return
         self._stop.cancel()
         with background().with_timeout(self._settings.close_timeout_seconds) as limit:
             try:
                 await limit.run(self._ended.wait())
             except ContextError:
-                _log.error("Kafka consumer's thread did not end in time and is left behind")
-                return False
-        return True
+                raise KafkaReadError("the Kafka consumer's thread did not end in time and is left behind") from None
+        if self._reader.failure is not None:
+            raise KafkaReadError("the Kafka consumer's thread failed") from self._reader.failure
 
     def statistics(self) -> KafkaConsumerStatistics:
         """Return the state of the thread, the ledger and the channel."""

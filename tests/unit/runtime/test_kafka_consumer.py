@@ -389,7 +389,7 @@ class Member:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert await self.consumer.aclose()
+        await self.consumer.aclose()
 
     async def assigned(self) -> Assigned:
         """Read what must be an assignment."""
@@ -443,12 +443,29 @@ async def test_ended_context_ends_the_read_and_the_thread() -> None:
 
 
 async def test_failed_reading_is_told_apart_from_a_clean_exit() -> None:
-    """The read raises its own error with the cause, whoever asks."""
+    """The read raises its own error with the cause, whoever asks, and so does the close."""
     member = Member(raise_in_callback)
-    async with member:
-        with pytest.raises(KafkaReadError) as raised:
-            await member.consumer.read(member.ctx, records_max=1)
-        assert isinstance(raised.value.__cause__, LookupError)
+    member.consumer.start(member.ctx)
+    with pytest.raises(KafkaReadError) as raised:
+        await member.consumer.read(member.ctx, records_max=1)
+    assert isinstance(raised.value.__cause__, LookupError)
+    with pytest.raises(KafkaReadError, match="thread failed"):
+        await member.consumer.aclose()
+
+
+async def test_failure_while_the_group_is_left_is_raised_by_the_close() -> None:
+    """A stop whose last revoke fails is no clean stop."""
+    error = LookupError("the coordinator")
+
+    def fail() -> None:
+        raise error
+
+    member = Member()
+    member.client.close = fail  # type: ignore[method-assign] # the fault under test
+    member.consumer.start(member.ctx)
+    with pytest.raises(KafkaReadError) as raised:
+        await member.consumer.aclose()
+    assert raised.value.__cause__ is error
 
 
 async def test_batch_of_an_older_generation_is_dropped_before_the_work() -> None:
@@ -539,6 +556,7 @@ async def test_thread_that_hangs_is_left_behind_after_its_time() -> None:
     member = Member(close_timeout_seconds=0.02, revoke_wait_seconds=0.01)
     member.client.close = lambda: cast("None", released.wait())  # type: ignore[method-assign] # it hangs
     member.consumer.start(member.ctx)
-    assert not await member.consumer.aclose()
+    with pytest.raises(KafkaReadError, match="left behind"):
+        await member.consumer.aclose()
     released.set()
-    assert await member.consumer.aclose()
+    await member.consumer.aclose()

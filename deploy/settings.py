@@ -21,9 +21,13 @@ class Password(BaseModel):
     file: Path | None = None
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
+    def _is_usable(self) -> Self:
         if (self.value is None) == (self.file is None):
-            raise ValueError("give either value or file")
+            raise ValueError("give either __VALUE or __FILE")
+        try:
+            self.read()
+        except OSError as error:
+            raise ValueError(f"the file cannot be read: {error.strerror}") from None
         return self
 
     def read(self) -> str:
@@ -33,14 +37,14 @@ class Password(BaseModel):
             OSError: the file cannot be read.
             ValueError: the password is empty or not plain ASCII.
         """
-        text = self.value.get_secret_value() if self.value else self._from_file()
+        text = self.value.get_secret_value() if self.value is not None else self._from_file()
         if not text or not text.isascii() or not text.isprintable():
             raise ValueError("a password must be printable ASCII, and not empty")
         return text
 
     def _from_file(self) -> str:
         assert self.file is not None  # noqa: S101 - the validator saw to it
-        return self.file.read_text(encoding="utf-8").removesuffix("\n")
+        return self.file.read_text(encoding="utf-8", errors="replace").removesuffix("\n")
 
 
 class MigrateSettings(EnvironmentSettings):
@@ -71,9 +75,19 @@ class MigrateSettings(EnvironmentSettings):
     lock_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
     statement_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0
 
+    @model_validator(mode="after")
+    def _tls_agrees(self) -> Self:
+        if self.tls == "off" and self.tls_ca_file is not None:
+            raise ValueError("tls_ca_file is given but tls is off")
+        try:
+            self.tls_context()
+        except OSError as error:  # an SSLError is one
+            raise ValueError(f"tls_ca_file cannot be used: {error.strerror or error}") from None
+        return self
+
     def administrator_password(self) -> str | None:
         """Return the administrator's password; None where the server trusts without one."""
-        return self.password.read() if self.password else None
+        return self.password.read() if self.password is not None else None
 
     def role_passwords(self) -> dict[str, str]:
         """Return each role's password, the owner's first."""

@@ -3,7 +3,7 @@
 import difflib
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -70,16 +70,18 @@ def _problems(settings_type: type[BaseSettings], error: ValidationError) -> Iter
         path = tuple(str(step) for step in detail["loc"])
         variable = _variable(prefix, path)
         if detail["type"] == "missing":
-            below = list(_required(settings_type, path, prefix))
-            yield from (f"{name}: is required" for name in below or [variable])
+            yield from _lacking(settings_type, path, prefix)
         elif detail["type"] == "extra_forbidden" or (path in leaves and _below(variable)):
             for name in _below(variable) or [variable]:
                 close = difflib.get_close_matches(name, known, n=1)
                 yield f"{name}: no such setting" + (f"; did you mean {close[0]}?" if close else "")
         else:
             where = f"{variable}: " if path else ""
-            lines = detail["msg"].removeprefix("Value error, ").splitlines()
-            yield from (f"{where}{line}" for line in lines)
+            yield from (f"{where}{line}" for line in _lines(detail["msg"]))
+
+
+def _lines(message: str) -> list[str]:
+    return message.removeprefix("Value error, ").splitlines()
 
 
 def _below(variable: str) -> list[str]:
@@ -92,7 +94,11 @@ def _variable(prefix: str, path: tuple[str, ...]) -> str:
 
 
 def _section(annotation: object) -> type[BaseModel] | None:
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    """Return the class of a section, also of one that may be left out."""
+    for choice in (annotation, *get_args(annotation)):
+        if isinstance(choice, type) and issubclass(choice, BaseModel):
+            return choice
+    return None
 
 
 def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -104,14 +110,19 @@ def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tupl
             yield from _leaves(section, (*path, name))
 
 
-def _required(model: type[BaseModel], path: tuple[str, ...], prefix: str) -> Iterator[str]:
-    """Yield the required variables of a whole section that is missing."""
+def _lacking(model: type[BaseModel], path: tuple[str, ...], prefix: str) -> Iterator[str]:
+    """Yield what a missing field or section lacks: its required variables, else what it says of itself when empty."""
     current: type[BaseModel] | None = model
     for step in path:
         field = current.model_fields.get(step) if current is not None else None
         current = _section(field.annotation) if field is not None else None
-    if current is None:
-        return
-    for name, field in current.model_fields.items():
-        if field.is_required():
-            yield _variable(prefix, (*path, name))
+    fields = current.model_fields.items() if current is not None else ()
+    required = [_variable(prefix, (*path, name)) for name, field in fields if field.is_required()]
+    if current is not None and not required:
+        try:
+            current.model_validate({})
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_context=False, include_input=False)
+            yield from (f"{_variable(prefix, path)}: {line}" for detail in details for line in _lines(detail["msg"]))
+            return
+    yield from (f"{name}: is required" for name in required or [_variable(prefix, path)])

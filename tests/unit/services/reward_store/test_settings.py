@@ -50,6 +50,7 @@ def test_nothing_at_all_names_every_missing_variable(monkeypatch: pytest.MonkeyP
     said = "\n".join(problems(monkeypatch))
     for name in ("POSTGRES__DATABASE", "KAFKA__BOOTSTRAP", "COUPON_API__URLS", "COUPON_API__TOKEN_FILE"):
         assert f"REWARD_STORE_{name}: is required" in said
+    assert "REWARD_STORE_AUTH: secret_file is required for HS256" in said
 
 
 @pytest.mark.parametrize(

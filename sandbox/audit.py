@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import asyncpg
+
 from sandbox.holdings import CouponRow, Holdings, RedemptionRow, read_holdings
 from sandbox.journal import Acknowledgement, Attempt, Operation, Record, read_journal
 
@@ -75,7 +77,7 @@ def audit(
     """
     books = _Books(record, holdings, dead_letters_expected)
     failed = list(books.failed_requests())
-    differences = [] if failures_allowed else failed
+    differences = [] if failures_allowed else list(failed)
     for link in (
         books.redemptions_told,
         books.redemptions_attempted,
@@ -309,8 +311,12 @@ async def _main() -> int:
         "--failures-allowed", action="store_true", help="requests may have failed: services were killed"
     )
     arguments = parser.parse_args()
-    record = read_journal(arguments.journal)
-    holdings = await read_holdings(arguments.rewards, arguments.coupons)
+    try:
+        record = read_journal(arguments.journal)
+        holdings = await read_holdings(arguments.rewards, arguments.coupons)
+    except (OSError, ValueError, asyncpg.PostgresError) as error:
+        print(f"audit FAILED: not everything can be read: {type(error).__name__}: {error}")
+        return 1
     verdict = audit(record, holdings, failures_allowed=arguments.failures_allowed)
     for line in verdict.lines():
         print(line)

@@ -266,11 +266,15 @@ async def open_postgres(directory: Path | None = None, *, fsync: bool = False) -
 
     Raises:
         ServerUnavailableError: there is no wheel for this machine and no server was named.
-        ServerError: it did not start.
+        ServerError: it did not start, or the named one does not answer.
     """
     if named := os.environ.get(POSTGRES_VARIABLE):
         server = PostgresServer(named)
-        connection = await asyncpg.connect(named, timeout=_READY_SECONDS)
+        try:
+            connection = await asyncpg.connect(named, timeout=_READY_SECONDS)
+        except (OSError, ValueError, asyncpg.PostgresError) as error:
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise ServerError(f"the server that {POSTGRES_VARIABLE} names does not answer: {reason}") from error
         await connection.close()
         yield server
         return

@@ -80,7 +80,7 @@ def build_coupon_router(store: CouponStore) -> APIRouter:
         """List a member's coupons, newest first: a member their own, an operator anyone's."""
         member_id = request.path_params["member_id"]
         if not is_member_id(member_id) or not _may_see(principal_of(request), member_id):
-            raise Problem(404, "not-found")
+            raise Problem(404, "member-not-found")
         page = page_of(request, (int, str))
         # One more than asked for tells whether there is a next page.
         views = await store.list_coupons(member_id, page.limit + 1, _position(page.after))

@@ -328,6 +328,14 @@ def test_request_without_an_answer_may_have_had_its_effect_where_failures_are_al
         assert len(_verdict(town.world).differences) == 2
 
 
+def test_difference_that_is_no_failed_request_is_not_counted_as_one() -> None:
+    """The count of failed requests is that of requests, whatever else differs."""
+    world = World()
+    del world.coupons[world.redeem_reward("m-1")]
+    verdict = _verdict(world)
+    assert (verdict.is_ok, verdict.failed_requests) == (False, 0)
+
+
 def test_many_differences_are_cut_short_and_counted() -> None:
     """Of many differences twenty are shown, and the rest is counted."""
     world = World()

@@ -131,8 +131,8 @@ async def test_member_without_coupons_has_an_empty_page(member: httpx.AsyncClien
 
 async def test_list_of_another_member_is_not_found(stranger: httpx.AsyncClient, operator: httpx.AsyncClient) -> None:
     """A member cannot ask for another's list, nor anybody for one whose name is misspelt; an operator sees any."""
-    assert_problem(await stranger.get("/v1/members/m-1/coupons"), 404, "not-found")
-    assert_problem(await operator.get("/v1/members/M-1/coupons"), 404, "not-found")
+    assert_problem(await stranger.get("/v1/members/m-1/coupons"), 404, "member-not-found")
+    assert_problem(await operator.get("/v1/members/M-1/coupons"), 404, "member-not-found")
     assert (await operator.get("/v1/members/m-1/coupons")).status_code == 200
 
 

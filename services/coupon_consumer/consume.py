@@ -19,7 +19,7 @@ from runtime.kafka_consumer import KafkaConsumer
 from runtime.logs import get_logger
 from runtime.telemetry import TraceContext
 from services.coupon_consumer.breaker import PoisonBreaker
-from services.coupon_consumer.decode import Decoded
+from services.coupon_consumer.decode import Decoded, headers_of
 from services.coupon_consumer.errors import OwnershipLostError, PoisonFloodError
 from services.coupon_consumer.metrics import ConsumeMetrics
 from services.coupon_consumer.position import Positions
@@ -176,8 +176,7 @@ def _tell_of_poison(batches: Batches) -> None:
     """Write a line for the first few dead letters of a batch, with the trace each came from; the table has them all."""
     poison = [each for batch in batches for each in batch.content.poison]
     for each in poison[:_POISON_LINES]:
-        headers = each.record.headers()
-        values = [value for name, value in headers if name == "traceparent"] if isinstance(headers, list) else []
+        values = [value for name, value in headers_of(each.record) or () if name == "traceparent"]
         trace = TraceContext.parse(values[0]) if values else None
         _log.warning(
             "Record dead-lettered",

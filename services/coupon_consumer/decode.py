@@ -2,10 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final, TypeAlias, cast
 
 from loyalty.errors import EventError
 from loyalty.event import FlatEvent, decode_flat
 from runtime.kafka_reader import Record
+
+Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
+
+_UNREADABLE: Final[list[tuple[str, str | bytes | None]]] = []  # known by its identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,20 @@ def decode_chunk(records: Sequence[Record]) -> Decoded:
             add_event(event)
             add_record(record)
     return decoded
+
+
+def headers_of(record: Record) -> Headers | None:
+    """Return a record's headers in order, doubles kept; None if a name is not UTF-8, which other clients may write.
+
+    The client decodes names at the first call. Where that fails it raises, and keeps a list with holes in it: a second
+    call would return that list, and reading it would end the process. So it is replaced at once.
+    """
+    try:
+        headers = record.headers()
+    except (UnicodeDecodeError, SystemError):  # SystemError: the client returns the list though an error is set
+        record.set_headers(_UNREADABLE)
+        return None
+    return None if headers is _UNREADABLE else cast("Headers", headers or ())
 
 
 def newest(events: Iterable[FlatEvent]) -> list[FlatEvent]:

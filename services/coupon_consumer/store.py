@@ -20,7 +20,7 @@ from runtime.errors import DependencyUnavailable
 from runtime.kafka_reader import Record
 from runtime.logs import get_logger
 from runtime.postgres import Connection, PostgresPool
-from services.coupon_consumer.decode import Poison, newest
+from services.coupon_consumer.decode import Headers, Poison, headers_of, newest
 from services.coupon_consumer.errors import OwnershipLostError
 
 _log = get_logger(__name__)
@@ -31,6 +31,8 @@ REFUSALS: Final = (
     asyncpg.ProgramLimitExceededError,
 )
 """What Postgres says of a row that it will never take."""
+
+_HEADERS_LEFT_OUT: Final = "; its headers are left out: a name is not UTF-8"
 
 _ADVANCE: Final = """
 update consumer_offsets as stored set next_offset = given.next_offset, updated_at = now()
@@ -225,6 +227,7 @@ class CouponStore:
     async def _bury(self, connection: Connection, progress: Sequence[Progress], poison: Sequence[Poison]) -> None:
         topic_ids = {each.partition: each.topic_id for each in progress}
         records = [each.record for each in poison]
+        headers = [headers_of(record) for record in records]
         partitions = [record.partition() for record in records]
         await connection.execute(
             _BURY,
@@ -235,9 +238,12 @@ class CouponStore:
             [record.offset() for record in records],
             [record.key() for record in records],
             [record.value() for record in records],
-            [_headers_as_json(record.headers()) for record in records],
+            [_headers_as_json(found or ()) for found in headers],
             [each.error_class for each in poison],
-            [each.error_detail for each in poison],
+            [
+                each.error_detail + (_HEADERS_LEFT_OUT if found is None else "")
+                for each, found in zip(poison, headers, strict=True)
+            ],
         )
 
 
@@ -296,8 +302,7 @@ def _reason(error: Exception) -> str:
     return "a value does not fit its column"
 
 
-def _headers_as_json(headers: object) -> str:
+def _headers_as_json(headers: Headers) -> str:
     """Write headers as a list of pairs, since names may repeat; values in base 64, null where there is none."""
-    pairs: list[tuple[str, bytes | None]] = list(headers) if isinstance(headers, list) else []
-    texts = [[name, None if value is None else base64.b64encode(value).decode()] for name, value in pairs]
+    texts = [[name, None if value is None else base64.b64encode(value).decode()] for name, value in headers]
     return orjson.dumps(texts).decode()

@@ -10,6 +10,7 @@ import pytest
 from tests.integration.services.coupon_consumer.world import World
 from tests.support.coupon_consumer_process import CouponConsumerProcess, run_command
 from tests.support.coupon_events import RawRecord, cancelled, produce, record_of, some_event
+from tests.support.foreign_producer import produce_with_header
 from tests.support.wait_until import wait_until
 
 POISON = [
@@ -58,6 +59,20 @@ async def test_poison_and_duplicates_among_good_events_cost_nothing_else(world: 
     headers = {row["headers"] for row in rows if row["error_class"] == "NotJsonError"}
     assert [json.loads(text) for text in headers] == [[["a", "/w=="], ["a", "Mg=="]]]
     assert "x" * 100 not in service.process.log.read_text()
+
+
+async def test_poison_whose_header_names_are_no_text_is_kept_without_them(world: World) -> None:
+    """The process survives what only other clients can write, and goes on behind it."""
+    where = (world.kafka.bootstrap, world.topic)
+    await asyncio.to_thread(produce_with_header, *where, name=b"\xff\xfe", value=b"{bad", key=b"K")
+    world.records += 1
+    await world.produce([some_event() for _ in range(20)])
+    async with world.consumer() as service:
+        await world.wait_stored()
+        await service.wait_settled(stored=20, dead_lettered=1)
+    await world.assert_exact(dead_letters=1)
+    assert await world.fetch_value("select payload from dead_letters where headers = '[]'") == b"{bad"
+    assert "a name is not UTF-8" in str(await world.fetch_value("select error_detail from dead_letters"))
 
 
 @pytest.mark.timeout(90)

@@ -4,7 +4,7 @@ import hypothesis
 from hypothesis import strategies as st
 
 from loyalty.event import encode
-from services.coupon_consumer.decode import decode_chunk, newest
+from services.coupon_consumer.decode import decode_chunk, headers_of, newest
 from tests.support.coupon_events import cancelled, some_event
 from tests.support.fake_kafka_client import record
 
@@ -45,3 +45,12 @@ def test_newest_keeps_the_first_of_the_highest_version_of_each_coupon() -> None:
         (one.coupon.code, 2, 500),
         (other.coupon.code, 1, 500),
     ]
+
+
+def test_headers_come_in_order_with_doubles() -> None:
+    """Empty values are kept; a record without headers has none, which is not the same as unreadable ones."""
+    known = record(0, 1)
+    known.set_headers([("a", b"1"), ("b", None), ("a", b"2")])
+    assert headers_of(known) == [("a", b"1"), ("b", None), ("a", b"2")]
+    assert list(headers_of(record(0, 1)) or ()) == []
+    assert headers_of(record(0, 1)) is not None

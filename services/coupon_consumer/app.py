@@ -6,21 +6,20 @@ that the read looks at; then everything is closed in order.
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from patterns import Channel, Context, WaitGroup, WouldBlock, receive, select
+from patterns import Channel, Context, WaitGroup, receive, select
+from runtime.background import run_reporting
+from runtime.clean_up import Cleaner, Kept
 from runtime.crash_point import CrashPoints
 from runtime.kafka_client import ClientConfig, client_config
 from runtime.kafka_consumer import KafkaConsumer
 from runtime.kafka_topic import KafkaTopic
 from runtime.logs import get_logger
 from runtime.metrics import StatisticsCollector, registry
-from runtime.postgres import PostgresPool, open_pool
+from runtime.postgres import PostgresPool, expose_pool, open_pool
 from runtime.process import Process
-from services.coupon_consumer.clean_up import clean_up
 from services.coupon_consumer.consume import EventHandler, consume_messages
 from services.coupon_consumer.dead_letters import DeadLetters
 from services.coupon_consumer.decode import Decoded, decode_chunk
@@ -32,7 +31,6 @@ from services.coupon_consumer.watch import Watch
 
 CRASH_POINTS: Final = ("after-poll", "after-insert", "after-commit", "before-kafka-commit", "in-revoke")
 
-_POOL_COUNTERS: Final = frozenset({"opened", "failed_connects", "exhausted", "interrupted", "expired"})
 _READER_COUNTERS: Final = frozenset(
     {"polls", "records", "records_dropped", "assigned", "revoked", "lost", "commits_failed", "errors"}
 )
@@ -43,8 +41,6 @@ _SWITCH_SECONDS: Final = 0.0005
 
 _log = get_logger("coupon_consumer")
 
-Job = Callable[[Context], Coroutine[Any, Any, None]]  # Any: nothing is sent to or thrown into a job
-
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -53,7 +49,7 @@ class Parts:
     consumer: KafkaConsumer[Decoded]
     handler: EventHandler
     watch: Watch
-    dead_letters: DeadLetters
+    cleaner: Cleaner
 
 
 class Application:
@@ -146,14 +142,15 @@ class Application:
         process.health.add_check("kafka", watch.check)
         process.health.add_check("polling", consumer.check)
         process.health.add_check("storing", handler.check)
-        registry.register(StatisticsCollector("postgres_pool", pool.statistics, counters=_POOL_COUNTERS))
+        expose_pool(pool)
         registry.register(
             StatisticsCollector("kafka_consumer", lambda: consumer.statistics().reader, counters=_READER_COUNTERS)
         )
         registry.register(
             StatisticsCollector("kafka_ledger", lambda: consumer.statistics().ledger, counters=frozenset())
         )
-        return Parts(consumer, handler, watch, DeadLetters(pool, **place))
+        old_letters = Kept("dead letters", DeadLetters(pool, **place).remove_old, settings.dead_letters.keep_seconds)
+        return Parts(consumer, handler, watch, Cleaner(settings.dead_letters, old_letters))
 
     def _start(self, ctx: Context, parts: Parts, consumer_errors: Channel[BaseException]) -> WaitGroup:
         """Start the thread and the jobs beside it; what any of them cannot live with goes to `consumer_errors`."""
@@ -161,20 +158,9 @@ class Application:
         async def consume(ctx: Context) -> None:
             await consume_messages(ctx, parts.consumer, parts.handler, batch_records=self._settings.batch_records)
 
-        async def remove_old(ctx: Context) -> None:
-            await clean_up(ctx, parts.dead_letters, self._settings.dead_letters)
-
         sys.setswitchinterval(_SWITCH_SECONDS)
         parts.consumer.start(ctx)
         background = WaitGroup()
-        for job in (consume, parts.watch.run, remove_old):
-            background.go(_report, job, ctx, consumer_errors)
+        for work in (consume, parts.watch.run, parts.cleaner.run):
+            background.go(run_reporting, consumer_errors, work, ctx)
         return background
-
-
-async def _report(job: Job, ctx: Context, errors: Channel[BaseException]) -> None:
-    try:
-        await job(ctx)
-    except Exception as error:  # noqa: BLE001 - handed to whoever waits in consumer_errors
-        with suppress(WouldBlock):  # the first error is the one that ends the process
-            errors.send_nowait(error)

@@ -118,7 +118,7 @@ class DeadLetters:
         replayed.settled += len(done)
         return len(rows)
 
-    async def remove_old(self, keep_seconds: float, *, limit: int) -> int:
-        """Remove at most so many letters that are older than so many seconds, the oldest first."""
-        tag = await self._pool.execute(_REMOVE, *self._place, timedelta(seconds=keep_seconds), limit)
+    async def remove_old(self, older_than: timedelta, limit: int) -> int:
+        """Remove at most `limit` letters above an age, the oldest first, and return how many went."""
+        tag = await self._pool.execute(_REMOVE, *self._place, older_than, limit)
         return int(tag.rpartition(" ")[2])

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from runtime.clean_up import CleanUpSettings
 from runtime.consumer_settings import ConsumerSettings
 from runtime.crash_point import CrashSettings
 from runtime.settings import KafkaSettings, PostgresSettings, ProcessSettings, Seconds, Section
@@ -47,21 +48,10 @@ class BreakerSettings(Section):
             yield "pause_first_seconds is greater than pause_most_seconds"
 
 
-class DeadLetterSettings(Section):
-    """Say how long dead letters are kept (replayed or not), and bound the job that removes older ones.
-
-    Every `period_seconds` it removes at most `rows_per_run`, `rows_per_statement` at a time.
-    """
+class DeadLetterSettings(CleanUpSettings):
+    """Say how long dead letters are kept (replayed or not), and bound the job that removes older ones."""
 
     keep_seconds: float = Field(default=90 * 86_400.0, ge=60, le=3_660 * 86_400)
-    period_seconds: Seconds = 600.0
-    rows_per_statement: int = Field(default=1_000, ge=1, le=100_000)
-    rows_per_run: int = Field(default=100_000, ge=1, le=10_000_000)
-
-    def conflicts(self) -> Iterator[str]:
-        """Yield a run too small for one statement."""
-        if self.rows_per_statement > self.rows_per_run:
-            yield "rows_per_statement is greater than rows_per_run"
 
 
 class CouponConsumerSettings(ProcessSettings):

@@ -1,24 +1,24 @@
 """Wire reward_store: the only place where its parts meet. The twin of the original's main.go."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from patterns import Channel, Context, WouldBlock, receive, select
+from patterns import Channel, receive, select
 from runtime.api import build_api
 from runtime.auth import TokenVerifier
+from runtime.background import Work, run_reporting
+from runtime.clean_up import Cleaner, Kept
 from runtime.crash_point import CrashPoints
 from runtime.http_metrics import HttpMetrics
 from runtime.http_server import HttpServer
 from runtime.kafka_producer import KafkaProducer, open_producer
 from runtime.logs import get_logger
 from runtime.metrics import StatisticsCollector, registry
-from runtime.postgres import PostgresPool, open_pool
+from runtime.postgres import PostgresPool, expose_pool, open_pool
 from runtime.process import Process
 from services.reward_store.canceller import Canceller
-from services.reward_store.cleaner import Cleaner
 from services.reward_store.coupon_api import CouponApi, open_coupon_api
 from services.reward_store.metrics import CancelMetrics, RelayMetrics
 from services.reward_store.relay import Relay
@@ -36,12 +36,9 @@ CRASH_POINTS: Final = (
     "after-coupon-cancelled",
 )
 
-_POOL_COUNTERS: Final = frozenset({"opened", "failed_connects", "exhausted", "interrupted", "expired"})
 _PRODUCER_COUNTERS: Final = frozenset({"delivered", "failed", "renewed"})
 
 _log = get_logger("reward_store")
-
-Work = Callable[[Context], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +87,7 @@ class Application:
             working = stack.enter_context(process.stop.ctx.with_cancel())
             server.start(server_errors)
             tasks = [
-                asyncio.create_task(_work(work, working, server_errors), name=name)
+                asyncio.create_task(run_reporting(server_errors, work, working), name=name)
                 for name, work in parts.background.items()
             ]
             try:
@@ -147,7 +144,11 @@ class Application:
         outbox = PostgresOutbox(pool)
         relay = Relay(outbox, producer, settings.relay, RelayMetrics(registry), reach)
         canceller = Canceller(store, coupon_api, settings.cancel, CancelMetrics(registry), reach)
-        cleaner = Cleaner(store, outbox, settings.clean_up)
+        cleaner = Cleaner(
+            settings.clean_up,
+            Kept("idempotency keys", store.delete_old_keys, settings.clean_up.keep_keys_seconds),
+            Kept("outbox rows", outbox.delete_published, settings.clean_up.keep_outbox_seconds),
+        )
         http_metrics = HttpMetrics(registry)
         api = build_api(
             title="reward_store",
@@ -159,7 +160,7 @@ class Application:
         )
         server = HttpServer(api, settings.http, process.health)
         http_metrics.watch_server(server.statistics)
-        registry.register(StatisticsCollector("postgres_pool", pool.statistics, counters=_POOL_COUNTERS))
+        expose_pool(pool)
         registry.register(StatisticsCollector("kafka_producer", producer.statistics, counters=_PRODUCER_COUNTERS))
         background: dict[str, Work] = {
             "relay": relay.run,
@@ -168,12 +169,3 @@ class Application:
             "clean-up": cleaner.run,
         }
         return _Parts(pool, producer, server, background)
-
-
-async def _work(work: Work, ctx: Context, server_errors: Channel[BaseException]) -> None:
-    """Run a part in the background; what it cannot live with ends the process, as a failed server does."""
-    try:
-        await work(ctx)
-    except Exception as error:  # noqa: BLE001 - handed to whoever waits in server_errors
-        with suppress(WouldBlock):
-            server_errors.send_nowait(error)

@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from runtime.clean_up import CleanUpSettings
 from runtime.crash_point import CrashSettings
 from runtime.settings import (
     AuthSettings,
@@ -81,22 +82,11 @@ class CancelSettings(Section):
     concurrency: int = Field(default=4, ge=1, le=1_000)
 
 
-class CleanUpSettings(Section):
-    """Say how long published outbox rows and idempotency keys are kept, and bound the job that removes older ones.
-
-    Every `period_seconds` it removes at most `rows_per_run` of each, `rows_per_statement` at a time.
-    """
+class RetentionSettings(CleanUpSettings):
+    """Say how long published outbox rows and idempotency keys are kept, and bound the job that removes older ones."""
 
     keep_outbox_seconds: float = Field(default=86_400.0, ge=60, le=366 * 86_400)
     keep_keys_seconds: float = Field(default=7 * 86_400.0, ge=60, le=366 * 86_400)
-    period_seconds: Seconds = 600.0
-    rows_per_statement: int = Field(default=1_000, ge=1, le=100_000)
-    rows_per_run: int = Field(default=100_000, ge=1, le=10_000_000)
-
-    def conflicts(self) -> Iterator[str]:
-        """Yield a run too small for one statement."""
-        if self.rows_per_statement > self.rows_per_run:
-            yield "rows_per_statement is greater than rows_per_run"
 
 
 class RewardStoreSettings(ProcessSettings):
@@ -113,7 +103,7 @@ class RewardStoreSettings(ProcessSettings):
     http: HttpSettings = HttpSettings()
     relay: RelaySettings = RelaySettings()
     cancel: CancelSettings = CancelSettings()
-    clean_up: CleanUpSettings = CleanUpSettings()
+    clean_up: RetentionSettings = RetentionSettings()
     crash: CrashSettings = CrashSettings()
 
     def conflicts(self) -> Iterator[str]:

@@ -319,9 +319,9 @@ async def test_dead_letters_are_listed_replayed_and_removed(
     await administrator.execute(
         "update dead_letters set failed_at = now() - $1::interval where record_offset < 13", timedelta(days=2)
     )
-    assert await dead_letters.remove_old(86_400, limit=1) == 1
-    assert await dead_letters.remove_old(86_400, limit=10) == 1
-    assert await dead_letters.remove_old(86_400, limit=10) == 0
+    assert await dead_letters.remove_old(timedelta(days=1), 1) == 1
+    assert await dead_letters.remove_old(timedelta(days=1), 10) == 1
+    assert await dead_letters.remove_old(timedelta(days=1), 10) == 0
     left = await dead_letters.list(error_class=None, with_replayed=True, limit=10)
     assert [row["record_offset"] for row in left] == [13]
 

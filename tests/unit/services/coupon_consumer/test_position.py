@@ -7,11 +7,8 @@ import pytest
 from patterns import bubble
 from runtime.errors import DependencyUnavailable
 from runtime.kafka_batch import Assigned
-from services.coupon_consumer.clean_up import remove_old
-from services.coupon_consumer.dead_letters import DeadLetters
 from services.coupon_consumer.errors import OffsetOutOfRangeError
 from services.coupon_consumer.position import Start
-from services.coupon_consumer.settings import DeadLetterSettings
 from tests.support.coupon_events import some_event
 from tests.unit.services.coupon_consumer.member import Member
 
@@ -161,34 +158,5 @@ def test_silent_brokers_make_it_not_ready_after_their_time(monkeypatch: pytest.M
         member.topic.is_silent = False
         await member.watch.look()
         await member.watch.check()
-
-    bubble(scenario)
-
-
-class _Letters(DeadLetters):
-    """So many old letters."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.limits: list[int] = []
-
-    async def remove_old(self, keep_seconds: float, *, limit: int) -> int:
-        """Remove some."""
-        assert keep_seconds == 60
-        self.limits.append(limit)
-        removed = min(limit, self.count)
-        self.count -= removed
-        return removed
-
-
-@pytest.mark.parametrize(("count", "removed", "limits"), [(0, 0, [4]), (6, 6, [4, 4]), (99, 10, [4, 4, 2])])
-def test_clean_up_is_bounded(count: int, removed: int, limits: list[int]) -> None:
-    """A run removes no more than its bound, in statements no larger than theirs, and stops when none is left."""
-
-    async def scenario() -> None:
-        letters = _Letters(count)
-        settings = DeadLetterSettings(keep_seconds=60, rows_per_statement=4, rows_per_run=10)
-        assert await remove_old(letters, settings) == removed
-        assert letters.limits == limits
 
     bubble(scenario)

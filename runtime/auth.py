@@ -18,12 +18,11 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from runtime.problem import Problem
-from runtime.settings import AuthSettings, read_secret
+from runtime.settings import AuthSettings, read_token_key
 
 Scope = Literal["member", "operator"]
 
 SUBJECT_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-SECRET_BYTES_MIN: Final = 32
 TOKEN_BYTES_MAX: Final = 4096
 KEY_CHECK_SECONDS: Final = 1.0
 
@@ -47,8 +46,8 @@ class TokenVerifier:
     """Verify bearer tokens, remembering the good ones until they expire.
 
     The key's file is looked at again at most once a second; a new key empties the memory, so a rotation takes effect
-    without a restart. While the file cannot be read the last good key stays in use. Not safe across threads: one loop
-    owns it.
+    without a restart. While the file cannot be read, or holds no usable key, the last good key stays in use. Not safe
+    across threads: one loop owns it.
 
     Args:
         settings: algorithm, the key's file, who must have issued the token and for whom, and how many to remember.
@@ -56,7 +55,7 @@ class TokenVerifier:
 
     Raises:
         OSError: the key's file cannot be read.
-        ValueError: the key is empty, or an HS256 secret shorter than 32 bytes.
+        ValueError: the key is unusable, as `read_token_key` says.
     """
 
     def __init__(self, settings: AuthSettings, *, clock: Callable[[], float] = time.time) -> None:
@@ -68,7 +67,7 @@ class TokenVerifier:
         self._clock = clock
         self._cache: dict[bytes, tuple[Principal, float]] = {}
         self._stamp = _stamp(file)
-        self._key = self._read_key()
+        self._key = read_token_key(settings.algorithm, file)
         self._next_look = clock() + KEY_CHECK_SECONDS
         self._options: Any = {"require": ["exp", "sub", "scope"]}
 
@@ -127,17 +126,11 @@ class TokenVerifier:
             stamp = _stamp(self._file)
             if stamp == self._stamp:
                 return
-            self._key = self._read_key()
+            self._key = read_token_key(self._settings.algorithm, self._file)
         except (OSError, ValueError):
             return
         self._stamp = stamp
         self._cache.clear()
-
-    def _read_key(self) -> str:
-        key = read_secret(None, self._file)
-        if key is None or (self._settings.algorithm == "HS256" and len(key.encode()) < SECRET_BYTES_MIN):
-            raise ValueError(f"an HS256 secret needs at least {SECRET_BYTES_MIN} bytes")
-        return key
 
 
 def _stamp(file: Path) -> tuple[int, int, int]:

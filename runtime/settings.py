@@ -7,10 +7,15 @@ the class whose prefix is ``REWARD_STORE_``. Go programs usually call ``os.Geten
 
 import os
 import socket
+import ssl
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -30,8 +35,12 @@ __all__ = [
     "Section",
     "load_settings",
     "read_secret",
+    "read_token_key",
     "secret_conflicts",
 ]
+
+TOKEN_SECRET_BYTES_MIN: Final = 32
+TOKEN_KEY_BITS_MIN: Final = 2_048
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -94,6 +103,45 @@ def secret_conflicts(name: str, value: SecretStr | None, file: Path | None) -> I
             yield f"{name}_file is empty or not UTF-8 text"
 
 
+def read_token_key(algorithm: Literal["HS256", "RS256"], file: Path) -> str | RSAPublicKey:
+    """Return what verifies tokens, whole and usable: the secret of HS256, or the public key of RS256. Blocks.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is empty, holds a secret below 32 bytes, or no RSA public key (PEM) of 2048 bits or more.
+    """
+    text = read_secret(None, file) or ""
+    if algorithm == "HS256":
+        if len(text.encode()) < TOKEN_SECRET_BYTES_MIN:
+            raise ValueError(f"an HS256 secret needs at least {TOKEN_SECRET_BYTES_MIN} bytes")
+        return text
+    try:
+        key = load_pem_public_key(text.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, RSAPublicKey) or key.key_size < TOKEN_KEY_BITS_MIN:
+        raise ValueError(f"RS256 needs an RSA public key (PEM) of at least {TOKEN_KEY_BITS_MIN} bits")
+    return key
+
+
+def _certificate_conflicts(file: Path | None) -> Iterator[str]:
+    if file is not None:
+        try:
+            ssl.create_default_context(cafile=file)
+        except OSError as error:  # of which an SSLError is one
+            yield f"tls_ca_file cannot be used: {error.strerror or error}"
+
+
+def _socket_conflicts(number: int | None) -> Iterator[str]:
+    if number is not None:
+        try:
+            is_socket = stat.S_ISSOCK(os.fstat(number).st_mode)
+        except OSError:
+            is_socket = False
+        if not is_socket:
+            yield "listen_fd is the number of no inherited socket"
+
+
 class AdminSettings(Section):
     """Say where liveness, readiness and metrics are served; loopback unless told otherwise.
 
@@ -104,6 +152,10 @@ class AdminSettings(Section):
     port: Port = 9090
     listen_fd: int | None = Field(default=None, ge=3)
     stall_seconds: Seconds = 30.0
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield a number that is no socket's."""
+        yield from _socket_conflicts(self.listen_fd)
 
 
 class PostgresSettings(Section):
@@ -142,6 +194,7 @@ class PostgresSettings(Section):
             yield "lock_timeout_seconds is greater than statement_timeout_seconds, which would end each wait first"
         if self.tls_ca_file is not None and self.tls == "disable":
             yield "tls_ca_file is given but tls is disable"
+        yield from _certificate_conflicts(self.tls_ca_file)
 
     def stop_seconds(self) -> float:
         """Return the bound on closing the pool."""
@@ -170,6 +223,7 @@ class KafkaSettings(Section):
     def conflicts(self) -> Iterator[str]:
         """Yield contradictions among the queue's bounds and the credentials."""
         yield from secret_conflicts("sasl_password", self.sasl_password, self.sasl_password_file)
+        yield from _certificate_conflicts(self.tls_ca_file)
         if self.record_bytes > self.queue_bytes:
             yield "record_bytes is greater than queue_bytes: the largest record would never fit the queue"
         if self.security_protocol.startswith("SASL") != (self.sasl_mechanism is not None):
@@ -225,7 +279,8 @@ class HttpSettings(Section):
     body_bytes_max: int = Field(default=65_536, ge=0, le=1_073_741_824)
 
     def conflicts(self) -> Iterator[str]:
-        """Yield contradictions among the times of a request and of a stop."""
+        """Yield contradictions among the times of a request and of a stop, and a number that is no socket's."""
+        yield from _socket_conflicts(self.listen_fd)
         if self.request_timeout_seconds > self.finish_seconds:
             yield "request_timeout_seconds is greater than finish_seconds: a stop would cut off requests still in time"
         if self.in_flight_max > self.connections_max:
@@ -248,12 +303,18 @@ class AuthSettings(Section):
     cache_size: int = Field(default=10_000, ge=0, le=1_000_000)
 
     def conflicts(self) -> Iterator[str]:
-        """Yield a key that is missing, unreadable or of the other algorithm."""
+        """Yield a key that is missing, unreadable, unusable or of the other algorithm."""
         wanted, other = ("secret_file", "public_key_file")[:: 1 if self.algorithm == "HS256" else -1]
-        if getattr(self, wanted) is None:
+        file = getattr(self, wanted)
+        if file is None:
             yield f"{wanted} is required for {self.algorithm}"
+        elif unreadable := list(secret_conflicts(wanted.removesuffix("_file"), None, file)):
+            yield from unreadable
         else:
-            yield from secret_conflicts(wanted.removesuffix("_file"), None, getattr(self, wanted))
+            try:
+                read_token_key(self.algorithm, file)
+            except (OSError, ValueError) as error:
+                yield f"{wanted} cannot be used: {error}"
         if getattr(self, other) is not None:
             yield f"{other} is given but {self.algorithm} does not use it"
 

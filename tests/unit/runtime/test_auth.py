@@ -57,6 +57,18 @@ def _verifier(file: Path, clock: Clock, **settings: object) -> TokenVerifier:
     return TokenVerifier(AuthSettings.model_validate({"secret_file": file, **settings}), clock=clock)
 
 
+def _key_pair() -> tuple[str, str]:
+    """Return a new private key and its public one, as text."""
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private_text = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    public_text = private.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return private_text.decode(), public_text.decode()
+
+
 def _bearer(token: str) -> bytes:
     return b"Bearer " + token.encode()
 
@@ -141,17 +153,11 @@ def test_audience_and_issuer_are_required_when_set(secret_file: Path, clock: Clo
 
 def test_public_key_verifies_what_the_private_one_signed(tmp_path: Path, clock: Clock) -> None:
     """RS256 needs the public key alone, and takes no token that was signed with that public key as a secret."""
-    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    public_text = private.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    private_text = private.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    private_text, public_text = _key_pair()
     file = tmp_path / "public.pem"
-    file.write_bytes(public_text)
+    file.write_text(public_text)
     verifier = TokenVerifier(AuthSettings(algorithm="RS256", public_key_file=file), clock=clock)
-    token = sign_token("ops", "operator", private_text.decode(), algorithm="RS256", clock=clock)
+    token = sign_token("ops", "operator", private_text, algorithm="RS256", clock=clock)
     assert verifier.verify(_bearer(token)) == Principal("ops", "operator")
     assert _code(verifier, _bearer(sign_token("ops", "operator", SECRET, clock=clock))) == "invalid-token"
 
@@ -177,6 +183,19 @@ def test_key_file_that_vanishes_leaves_the_last_key_in_use(secret_file: Path, cl
     secret_file.unlink()
     clock.now += 1.5
     assert verifier.verify(_bearer(sign_token("m-2", "member", SECRET, clock=clock))).subject == "m-2"
+
+
+def test_unusable_public_key_in_the_file_leaves_the_last_one_in_use(tmp_path: Path, clock: Clock) -> None:
+    """A bad rotation costs nobody a request: nonsense, and the private key itself, are not taken."""
+    private_text, public_text = _key_pair()
+    file = tmp_path / "public.pem"
+    file.write_text(public_text)
+    verifier = TokenVerifier(AuthSettings(algorithm="RS256", public_key_file=file), clock=clock)
+    for number, text in enumerate(("-----BEGIN PUBLIC KEY-----\nnonsense\n-----END PUBLIC KEY-----", private_text)):
+        file.write_text(text)
+        clock.now += 1.5
+        token = sign_token(f"m-{number}", "member", private_text, algorithm="RS256", clock=clock)
+        assert verifier.verify(_bearer(token)).subject == f"m-{number}"
 
 
 def test_memory_is_bounded(secret_file: Path, clock: Clock) -> None:

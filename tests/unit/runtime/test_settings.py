@@ -1,9 +1,12 @@
 """Settings: read from the environment whole, all problems told at once, secrets never shown."""
 
+import socket
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
 
@@ -181,12 +184,52 @@ def test_settings_are_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
         settings.postgres.port = 1  # type: ignore[misc] # the mistake under test
 
 
+def _public_key(bits: int) -> bytes:
+    private = rsa.generate_private_key(public_exponent=65537, key_size=bits)
+    return private.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+@pytest.mark.parametrize("section", ["POSTGRES", "KAFKA"])
+def test_a_file_of_certificates_must_hold_some(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, section: str) -> None:
+    """A file that is not there, or holds no certificate, is a setting that is wrong, not a failed connection later."""
+    file = tmp_path / "ca.pem"
+    variables = {"EXAMPLE_POSTGRES__TLS": "verify-full", f"EXAMPLE_{section}__TLS_CA_FILE": str(file)}
+    said = f"EXAMPLE_{section}: tls_ca_file cannot be used: "
+    assert f"{said}No such file" in problems(monkeypatch, **variables)
+    file.write_text("nonsense")
+    assert said in problems(monkeypatch, **variables)
+
+
+@pytest.mark.parametrize("section", ["HTTP", "ADMIN"])
+def test_an_inherited_number_must_be_a_sockets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, section: str) -> None:
+    """A number that is closed, or a file's, is a setting that is wrong; a socket's is taken."""
+    variable = f"EXAMPLE_{section}__LISTEN_FD"
+    with (tmp_path / "file").open("w") as file, socket.socket() as inherited:
+        for number in (file.fileno(), 1_000_000):
+            assert f"EXAMPLE_{section}: listen_fd is the number of no" in problems(
+                monkeypatch, **{variable: str(number)}
+            )
+        load(monkeypatch, **{variable: str(inherited.fileno())})
+
+
 def test_a_token_key_must_fit_its_algorithm(tmp_path: Path) -> None:
     """HS256 asks for a secret's file, RS256 for a public key's, and the other one is a mistake."""
     key = tmp_path / "key"
-    key.write_text("k")
+    key.write_text("k" * 32)
     AuthSettings(algorithm="HS256", secret_file=key)
+    with pytest.raises(ValueError, match="public_key_file cannot be used: RS256 needs an RSA public key"):
+        AuthSettings(algorithm="RS256", public_key_file=key)
+    key.write_bytes(_public_key(2048))
     AuthSettings(algorithm="RS256", public_key_file=key)
+    key.write_bytes(_public_key(1024))
+    with pytest.raises(ValueError, match="at least 2048 bits"):
+        AuthSettings(algorithm="RS256", public_key_file=key)
+    key.write_text("k" * 31)
+    with pytest.raises(ValueError, match="secret_file cannot be used: an HS256 secret needs at least 32 bytes"):
+        AuthSettings(algorithm="HS256", secret_file=key)
+    key.write_text("k" * 32)
     for wrong in ({}, {"public_key_file": key}, {"secret_file": key, "public_key_file": key}):
         with pytest.raises(ValueError, match="_file"):
             AuthSettings(algorithm="HS256", **wrong)

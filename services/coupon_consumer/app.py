@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from patterns import Channel, Context, WaitGroup, receive, select
-from runtime.background import run_reporting
+from runtime.background import raise_reported, run_reporting
 from runtime.clean_up import Cleaner, Kept
 from runtime.crash_point import CrashPoints
 from runtime.kafka_client import ClientConfig, client_config
@@ -96,6 +96,7 @@ class Application:
                 _log.info("Received shutdown signal", signal=stop.value.name)
                 kafka_shutdown()
                 await self.graceful_shutdown(process, parts, background, pool)
+                raise_reported(consumer_errors)  # the last batch may fail, or leaving the group
                 _log.info("Application shutdown completed")
             finally:  # a forced stop cancels this function wherever it waits
                 kafka_shutdown()

@@ -8,7 +8,7 @@ from typing import Final
 from patterns import Channel, receive, select
 from runtime.api import build_api
 from runtime.auth import TokenVerifier
-from runtime.background import Work, run_reporting
+from runtime.background import Work, raise_reported, run_reporting
 from runtime.clean_up import Cleaner, Kept
 from runtime.crash_point import CrashPoints
 from runtime.http_metrics import HttpMetrics
@@ -103,6 +103,7 @@ class Application:
                     raise failed.value
                 _log.info("Received shutdown signal", signal=stop.value.name)
                 await self.graceful_shutdown(process, parts, tasks)
+                raise_reported(server_errors)  # the original reads the channel no more, and ends with 0
                 _log.info("Application shutdown completed")
             finally:  # a forced stop cancels this function wherever it waits
                 for task in tasks:
@@ -121,7 +122,8 @@ class Application:
             _, late = await asyncio.wait(tasks, timeout=settings.relay.finish_seconds)
             for task in late:
                 task.cancel()
-            if late:
+            if late:  # nothing is lost by it: what was not finished stands in the database for the next process
+                _log.warning("Background work cut off", work=sorted(task.get_name() for task in late))
                 await asyncio.wait(late)
 
         async def close_producer() -> None:

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined] # re-exported without __all__
+from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined] # re-exported without __all__
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from runtime.errors import DependencyUnavailable, SettingsError
+from runtime.kafka_admin import KafkaAdmin
 from runtime.kafka_client import DEPENDENCY, client_config
 from runtime.settings import EnvironmentSettings, KafkaSettings, Seconds, load_settings
 
@@ -58,26 +59,28 @@ async def ensure_topics(kafka: KafkaSettings, topics: Sequence[Topic], *, timeou
     Raises:
         TopicMismatchError: a topic exists with another number of partitions.
         DependencyUnavailable: the brokers did not answer, or refused, until the end; it has their last word.
+        OSError, ValueError: the file of the password, or of the authority's certificate, cannot be used.
     """
     return await asyncio.to_thread(_ensure, kafka, topics, time.monotonic() + timeout_seconds)
 
 
 def _ensure(kafka: KafkaSettings, topics: Sequence[Topic], deadline: float) -> list[str]:
-    client = AdminClient(client_config(kafka, name="topics"))
+    admin = KafkaAdmin(client_config(kafka, name="topics"))
     while True:
         try:
-            missing = _missing(client, topics)
-            _create(client, missing)
-        except KafkaException as error:
+            missing = _missing(admin, topics)
+            _create(admin, missing)
+        except (KafkaException, TimeoutError) as error:
             if time.monotonic() >= deadline:
-                raise DependencyUnavailable(DEPENDENCY, str(error.args[0])) from error
+                word = admin.explain(error.args[0]) if isinstance(error, KafkaException) else "no answer in time"
+                raise DependencyUnavailable(DEPENDENCY, word) from error
             time.sleep(_PAUSE_SECONDS)
         else:
             return [topic.name for topic in missing]
 
 
-def _missing(client: AdminClient, topics: Sequence[Topic]) -> list[Topic]:
-    known = client.list_topics(timeout=_CALL_SECONDS).topics
+def _missing(admin: KafkaAdmin, topics: Sequence[Topic]) -> list[Topic]:
+    known = admin.client.list_topics(timeout=_CALL_SECONDS).topics
     missing = []
     for topic in topics:
         metadata = known.get(topic.name)
@@ -91,14 +94,14 @@ def _missing(client: AdminClient, topics: Sequence[Topic]) -> list[Topic]:
     return missing
 
 
-def _create(client: AdminClient, topics: Sequence[Topic]) -> None:
+def _create(admin: KafkaAdmin, topics: Sequence[Topic]) -> None:
     wanted = [
         NewTopic(topic.name, num_partitions=topic.partitions, replication_factor=topic.replication_factor)
         for topic in topics
     ]
     if not wanted:
         return
-    for future in client.create_topics(wanted, operation_timeout=_CALL_SECONDS).values():
+    for future in admin.client.create_topics(wanted, operation_timeout=_CALL_SECONDS).values():
         try:
             future.result(timeout=2 * _CALL_SECONDS)
         except KafkaException as error:
@@ -116,7 +119,7 @@ def main() -> int:
     topic = Topic(settings.coupon_events, settings.partitions, settings.replication_factor)
     try:
         made = asyncio.run(ensure_topics(settings.kafka, [topic], timeout_seconds=settings.timeout_seconds))
-    except (DependencyUnavailable, TopicMismatchError) as error:
+    except (DependencyUnavailable, TopicMismatchError, OSError, ValueError) as error:
         sys.stderr.write(f"topics: {error}\n")
         return 1
     sys.stdout.write(f"topics: {', '.join(made) + ' made' if made else 'nothing to do'}\n")

@@ -1,21 +1,27 @@
 """Ask the brokers about a topic: its id, its partitions, and where they begin and end."""
 
 import asyncio
+import math
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from confluent_kafka import KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined] # exported, if not in __all__
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined] # exported, if not in __all__
 
 from patterns import Context, DeadlineExceeded
 from runtime.errors import DependencyUnavailable
+from runtime.kafka_admin import KafkaAdmin
 from runtime.kafka_client import DEPENDENCY, ClientConfig
+from runtime.logs import get_logger
 
 T = TypeVar("T")
 
+_log = get_logger(__name__)
 _POLL_SECONDS: Final = 0.5
+_SAY_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,36 +40,41 @@ class KafkaTopic:
     """
 
     def __init__(self, client_settings: ClientConfig, topic: str, *, timeout_seconds: float = 5.0) -> None:
-        self._admin = AdminClient(client_settings)
+        self._admin = KafkaAdmin(client_settings)
         self._topic = topic
         self._timeout_seconds = timeout_seconds
 
     async def describe(self) -> TopicDescription:
         """Return the topic's id and partitions."""
         names = TopicCollection([self._topic])
-        futures = self._admin.describe_topics(names, request_timeout=self._timeout_seconds)
+        futures = self._admin.client.describe_topics(names, request_timeout=self._timeout_seconds)
         found = await self._answer(futures[self._topic])
         return TopicDescription(str(found.topic_id), tuple(sorted(each.id for each in found.partitions)))
 
     async def wait_for_topic(self, ctx: Context) -> None:
-        """Return when the brokers know the topic; ask again until the context ends.
+        """Return when the brokers know the topic; ask again until the context ends, and log why at times.
 
         Raises:
             DependencyUnavailable: The context's time ran out; the message has the last error.
             ContextCancelled: The context was cancelled, as by a signal.
         """
         last_error: DependencyUnavailable | None = None
+        said_at = -math.inf
         try:
             while True:
                 try:
                     await ctx.run(self.describe())
                 except DependencyUnavailable as error:
                     last_error = error
+                    if time.monotonic() - said_at >= _SAY_SECONDS:
+                        said_at = time.monotonic()
+                        _log.warning("Waiting for the topic", topic=self._topic, error=str(error))
                 else:
                     return
                 await ctx.run(asyncio.sleep(_POLL_SECONDS))
         except DeadlineExceeded:
-            detail = f"topic {self._topic} not found in time; last error: {last_error or 'none, no answer at all'}"
+            why = last_error or self._admin.reason() or "none, no answer at all"
+            detail = f"topic {self._topic} not found in time; last error: {why}"
             raise DependencyUnavailable(DEPENDENCY, detail) from last_error
 
     async def earliest(self, partitions: Iterable[int]) -> dict[int, int]:
@@ -83,7 +94,7 @@ class KafkaTopic:
 
     async def _offsets(self, partitions: Iterable[int], spec: OffsetSpec) -> dict[int, int]:
         places = {TopicPartition(self._topic, partition): spec for partition in partitions}
-        futures = self._admin.list_offsets(places, request_timeout=self._timeout_seconds)
+        futures = self._admin.client.list_offsets(places, request_timeout=self._timeout_seconds)
         return {place.partition: (await self._answer(future)).offset for place, future in futures.items()}
 
     async def _answer(self, future: "Future[T]") -> T:
@@ -91,6 +102,6 @@ class KafkaTopic:
             async with asyncio.timeout(self._timeout_seconds + 1.0):
                 return await asyncio.wrap_future(future)
         except KafkaException as error:
-            raise DependencyUnavailable(DEPENDENCY, error.args[0].name()) from error
+            raise DependencyUnavailable(DEPENDENCY, self._admin.explain(error.args[0])) from error
         except TimeoutError as error:
-            raise DependencyUnavailable(DEPENDENCY, "no answer in time") from error
+            raise DependencyUnavailable(DEPENDENCY, self._admin.reason() or "no answer in time") from error

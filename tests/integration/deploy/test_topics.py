@@ -47,6 +47,26 @@ async def test_no_broker_is_told_after_the_time_given() -> None:
         await ensure_topics(KafkaSettings(bootstrap="127.0.0.1:1"), [Topic("x")], timeout_seconds=0.1)
 
 
+def test_command_without_brokers_says_why_in_one_line() -> None:
+    """The brokers' client writes nothing of its own; the reason of the last failed connection is in our line."""
+    ended = run_topics(TOPICS_KAFKA__BOOTSTRAP="127.0.0.1:1", TOPICS_TIMEOUT_SECONDS="1")
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == 1
+    assert line.startswith("topics: kafka: _TRANSPORT; ")
+    assert "Connection refused" in line
+
+
+def test_answer_that_does_not_come_ends_as_brokers_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A future that is late is tried again until the time is over, and is no traceback then."""
+
+    def late(*_: object) -> list[Topic]:
+        raise TimeoutError
+
+    monkeypatch.setattr("deploy.topics._missing", late)
+    with pytest.raises(DependencyUnavailable, match="no answer in time"):
+        asyncio.run(ensure_topics(KafkaSettings(bootstrap="127.0.0.1:1"), [Topic("x")], timeout_seconds=0.1))
+
+
 def test_the_command_says_what_it_made_and_ends_with_the_right_status(kafka: KafkaServer) -> None:
     """Made, then nothing to do, then another number of partitions, then bad settings: 0, 0, 1, 78."""
     topic = f"made-{uuid4()}"

@@ -170,6 +170,16 @@ async def test_missing_topic_ends_with_1_when_the_time_is_over(world: World) -> 
     assert "topic no-such-topic not found in time" in service.process.log.read_text()
 
 
+async def test_brokers_away_at_start_are_told_in_the_log_and_nowhere_else(world: World) -> None:
+    """Every line is one of ours, few of them, and they say what is awaited and why a connection failed last."""
+    async with world.consumer(STARTUP_SECONDS="7", KAFKA__BOOTSTRAP="127.0.0.1:1") as service:
+        assert await service.process.wait(20) == 1
+    text = service.process.log.read_text()
+    assert len(service.log()) == len(text.splitlines()) < 20
+    assert "Waiting for the topic" in service.events()
+    assert "Connection refused" in text
+
+
 async def test_bad_settings_end_with_78(world: World) -> None:
     """An armed crash point outside a test, and a mistyped name, are told together."""
     async with world.consumer(CRASH__POINT="after-poll", CONSUMER__GRUOP="x") as service:

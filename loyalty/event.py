@@ -9,7 +9,7 @@ event that fails is looked at field by field.
 """
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
@@ -39,7 +39,12 @@ UUID_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f
 TIME_PATTERN: Final = (
     r"^2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})$"
 )
-"""RFC 3339 with an offset, in the years 2000 to 2999: every such time fits every clock on the way."""
+"""RFC 3339 with an offset, in the years 2000 to 2999 as written; in UTC too, as no pattern can say and `decode` checks.
+
+Every such time fits every clock on the way.
+"""
+TIMES_BEGIN: Final = datetime(2000, 1, 1, tzinfo=UTC)
+TIMES_END: Final = datetime(3000, 1, 1, tzinfo=UTC)
 
 
 class EventType(StrEnum):
@@ -141,7 +146,8 @@ def decode_flat(payload: bytes | None, key: bytes | None) -> FlatEvent:
         occurred_at, issued_at, expires_at = _time(occurred), _time(issued), _time(expires)
         if (
             _TEXTS.fullmatch(texts) is not None  # so the times have an offset and can be compared
-            and expires_at > issued_at
+            and TIMES_BEGIN <= issued_at < expires_at < TIMES_END
+            and TIMES_BEGIN <= occurred_at < TIMES_END
             and type(cents) is int
             and 0 <= cents <= MAX_CENTS
             and type(version) is int
@@ -239,10 +245,9 @@ def _obeys(name: str, value: object) -> bool:
     if not name.endswith("_at"):
         return True
     try:
-        datetime.fromisoformat(value)
+        return TIMES_BEGIN <= datetime.fromisoformat(value) < TIMES_END
     except ValueError:
         return False
-    return True
 
 
 _time: Final = datetime.fromisoformat
@@ -267,7 +272,9 @@ _PATTERNS: Final = {
 }
 _RULES: Final = {
     **dict.fromkeys(("event_id", "coupon.redemption_id"), "a UUID in lower case"),
-    **dict.fromkeys(("occurred_at", "coupon.issued_at", "coupon.expires_at"), "an RFC 3339 time from 2000 to 2999"),
+    **dict.fromkeys(
+        ("occurred_at", "coupon.issued_at", "coupon.expires_at"), "an RFC 3339 time of 2000 to 2999 in UTC"
+    ),
     "coupon.code": "16 characters of Crockford's base 32 in upper case",
     "coupon.member_id": "a member's id",
     "coupon.reward_id": "a reward's id",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Generic, NoReturn, TypeVar
 
 from fastapi import Depends
@@ -23,6 +23,8 @@ from runtime.problem import FieldError, Problem, unprocessable
 BODY_BYTES_MAX: Final = 65_536
 DEPTH_MAX: Final = 16
 _MEDIA_TYPE: Final = re.compile(r'application/json[ \t]*(;[ \t]*charset[ \t]*=[ \t]*"?utf-8"?[ \t]*)?', re.IGNORECASE)
+_TIMES_BEGIN: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_TIMES_END: Final = datetime(3000, 1, 1, tzinfo=UTC)
 _TIME: Final = re.compile(r"2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -32,9 +34,11 @@ def _parse_time(value: object) -> object:
     # Parsed here, since a strict datetime behind a validator takes no text; a number stays one, and is refused.
     if isinstance(value, str):
         try:
-            return datetime.fromisoformat(value) if _TIME.fullmatch(value) else _no_time()
+            time = datetime.fromisoformat(value) if _TIME.fullmatch(value) else _no_time()
         except ValueError:
             _no_time()
+        # An offset can carry a year as written past the bounds, and answers are in UTC.
+        return time if _TIMES_BEGIN <= time < _TIMES_END else _no_time()
     return value
 
 
@@ -45,7 +49,10 @@ def _no_time() -> NoReturn:
 Timestamp = Annotated[
     AwareDatetime, BeforeValidator(_parse_time), Field(json_schema_extra={"pattern": f"^{_TIME.pattern}$"})
 ]
-"""The one time format: RFC 3339, `T` between date and time, an offset or Z, at most microseconds, from 2000 to 2999."""
+"""The one time format: RFC 3339, `T` between date and time, an offset or Z, at most microseconds.
+
+From 2000 to 2999, as it is written and in UTC too.
+"""
 
 
 class Body(BaseModel):

@@ -139,6 +139,9 @@ WRONG_FIELDS = {
     "time that does not exist": _set(occurred_at="2026-02-30T10:00:00Z"),
     "time too early": _set(occurred_at="1999-12-31T23:59:59Z"),
     "time too late": _coupon(expires_at="3000-01-01T00:00:00Z"),
+    "time too early in UTC": _set(occurred_at="2000-01-01T00:00:00+23:59"),
+    "issue too early in UTC": _coupon(issued_at="2000-01-01T00:00:00+23:59"),
+    "time too late in UTC": _coupon(expires_at="2999-12-31T23:59:59-23:59"),
     "time as a number": _set(occurred_at=1_800_000_000),
     "time with a space": _coupon(issued_at="2026-11-24 10:00:00Z"),
     "time naive": _coupon(issued_at="2026-11-24T10:00:00"),
@@ -232,9 +235,17 @@ def test_any_bytes_are_an_event_or_an_event_error(payload: bytes, key: bytes | N
         decode(payload, key)
 
 
-# The reader is stricter where a schema cannot say it: order of times, 500.0 for 500, the calendar. The line end is this
-# validator's: its patterns are Python's, whose `$` lets one through, while JSON Schema's does not.
-BEYOND_A_SCHEMA = {"ends before it begins", "cents fraction", "time that does not exist", "event_id with a line end"}
+# The reader is stricter where a schema cannot say it: order of times, 500.0 for 500, the calendar, an instant. The
+# line end is this validator's: its patterns are Python's, whose `$` lets one through, while JSON Schema's does not.
+BEYOND_A_SCHEMA = {
+    "ends before it begins",
+    "cents fraction",
+    "time that does not exist",
+    "time too early in UTC",
+    "issue too early in UTC",
+    "time too late in UTC",
+    "event_id with a line end",
+}
 
 
 @pytest.mark.parametrize("case", WRONG_FIELDS)

@@ -77,6 +77,8 @@ async def test_good_body_becomes_the_model() -> None:
         pytest.param({**GOOD, "at": "2026-11-24T10:00:00"}, "body.at", "timestamp", id="time without offset"),
         pytest.param({**GOOD, "at": "2026-11-24 10:00:00Z"}, "body.at", "timestamp", id="time with a space"),
         pytest.param({**GOOD, "at": "0001-01-01T00:00:00+23:59"}, "body.at", "timestamp", id="year 1"),
+        pytest.param({**GOOD, "at": "2000-01-01T00:00:00+23:59"}, "body.at", "timestamp", id="1999 in UTC"),
+        pytest.param({**GOOD, "at": "2999-12-31T23:59:59-00:01"}, "body.at", "timestamp", id="3000 in UTC"),
         pytest.param({**GOOD, "at": "2026-02-30T10:00:00Z"}, "body.at", "timestamp", id="no such day"),
         pytest.param({**GOOD, "at": 1764000000}, "body.at", "datetime_type", id="time as a number"),
         pytest.param([1], "body", "model_type", id="an array"),

@@ -79,19 +79,19 @@ class Flow:
         finally:
             await observer.aclose()
 
-    async def verdict(self, *, failures_allowed: bool = False, more_records: int = 0) -> Verdict:
+    async def verdict(self, *, failures_allowed: bool = False, poison: int = 0) -> Verdict:
         """Stop the traffic, let the backlog drain, stop the services in order, and audit.
 
         An instance that did not end with status 0 is a difference too.
         """
         await self.stop_traffic()
-        await self.drain(more_records=more_records)
+        await self.drain(more_records=poison)
         await self.system.stop_services()
         bad_ends = [stopped for stopped in self.system.ended if stopped.status]
         assert not bad_ends, f"these did not stop in order: {bad_ends}"
         record = read_journal(self.journal.directory)
         holdings = await read_holdings(self.system.rewards_url, self.system.coupons_url)
-        return audit(record, holdings, failures_allowed=failures_allowed)
+        return audit(record, holdings, failures_allowed=failures_allowed, dead_letters_expected=poison)
 
     async def aclose(self) -> None:
         """End the traffic, whatever state it is in."""

@@ -20,6 +20,7 @@ def main() -> int:
 
 def _command() -> int:
     from runtime.errors import DependencyUnavailable, SettingsError
+    from runtime.logs import close_logs, configure_logs
     from runtime.process import EXIT_SETTINGS
     from runtime.settings import load_settings
     from services.coupon_consumer.commands import EXIT_FAILED, build_parser, run_command
@@ -27,7 +28,12 @@ def _command() -> int:
 
     arguments = build_parser().parse_args()
     try:
-        return run_command(load_settings(CouponConsumerSettings), arguments)
+        settings = load_settings(CouponConsumerSettings)
+        configure_logs(settings)  # to standard error: standard output is the command's
+        try:
+            return run_command(settings, arguments)
+        finally:
+            close_logs()
     except SettingsError as error:
         print(error, file=sys.stderr)
         return EXIT_SETTINGS

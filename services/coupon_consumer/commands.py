@@ -69,7 +69,7 @@ async def _run(settings: CouponConsumerSettings, arguments: argparse.Namespace) 
 
 
 async def reset_offsets(settings: CouponConsumerSettings, arguments: argparse.Namespace, pool: PostgresPool) -> int:
-    """Store other offsets for the topic as it is now, and say which."""
+    """Store other offsets for the topic as it is now and say which; where one is not there, status 1 and no change."""
     config = await asyncio.to_thread(client_config, settings.kafka, name=f"{settings.service}-command")
     topic = KafkaTopic(config, settings.consumer.topic)
     description = await topic.describe()
@@ -88,10 +88,31 @@ async def reset_offsets(settings: CouponConsumerSettings, arguments: argparse.Na
     else:
         offsets = dict.fromkeys(partitions, target)
     store = CouponStore(pool, group=settings.consumer.group, topic=settings.consumer.topic)
+    if isinstance(target, int) and (refusals := await _outside(target, partitions, topic, store, description.topic_id)):
+        for line in refusals:
+            _say(line)
+        return EXIT_FAILED
     await store.move_offsets(description.topic_id, offsets)
     for partition, offset in sorted(offsets.items()):
         _say(f"{settings.consumer.group} {settings.consumer.topic} partition {partition}: next offset {offset}")
     return EXIT_OK
+
+
+async def _outside(
+    offset: int, partitions: Sequence[int], topic: KafkaTopic, store: CouponStore, topic_id: str
+) -> list[str]:
+    """Say of each partition that has no such offset, neither a record nor the end: a member would stand there for ever.
+
+    What was read counts as there, whatever the broker says of the end: the embedded one names its last batch's start.
+    """
+    first, end = await topic.earliest(partitions), await topic.latest(partitions)
+    stored = await store.load_offsets(topic_id, partitions)
+    bounds = {partition: (first[partition], max(end[partition], stored.get(partition, 0))) for partition in partitions}
+    return [
+        f"partition {partition} has no offset {offset}: it has {low} to {high}"
+        for partition, (low, high) in bounds.items()
+        if not low <= offset <= high
+    ]
 
 
 async def list_dead_letters(settings: CouponConsumerSettings, arguments: argparse.Namespace, pool: PostgresPool) -> int:

@@ -10,8 +10,8 @@ import pytest
 from tests.integration.services.coupon_consumer.world import World
 from tests.support.coupon_consumer_process import CouponConsumerProcess, run_command
 from tests.support.coupon_events import RawRecord, cancelled, produce, record_of, some_event
+from tests.support.eventually import eventually
 from tests.support.foreign_producer import produce_with_header
-from tests.support.wait_until import wait_until
 
 POISON = [
     (RawRecord(None, b"0123456789ABCDEF"), "TombstoneError"),
@@ -157,7 +157,7 @@ async def test_database_frozen_beyond_the_poll_interval_costs_no_membership(frag
             async def is_paused() -> bool:
                 return (await service.metrics())['lp_kafka_consumer_is_paused{name="default"}'] == 1
 
-            await wait_until(is_paused)
+            await eventually(is_paused, seconds=40)
             await asyncio.sleep(9)  # beyond the interval of 6 s, after which the client would be evicted
         finally:
             world.postgres.thaw()
@@ -219,14 +219,14 @@ async def test_topic_made_anew_is_read_from_its_beginning(fragile_kafka: World) 
         async def are_read() -> bool:
             return await world.stored_records() == world.records
 
-        await wait_until(are_read)
+        await eventually(are_read, seconds=40)
         await world.kafka.stop()
         await world.kafka.start()
         before = world.records
         await world.kafka.create_topic(world.topic)
         await world.produce([some_event() for _ in range(300)])
         await service.wait_event("The topic was made anew", seconds=60)
-        await wait_until(are_read, seconds=60)
+        await eventually(are_read, seconds=60)
         assert await world.fetch_value("select count(distinct topic_id) from consumer_offsets") == 2
     stored = await world.fetch_value(
         "select count(*) from coupons where code = any ($1::text[])",
@@ -253,16 +253,31 @@ async def test_offsets_moved_back_are_followed_and_change_no_coupon(world: World
         async def are_counted() -> bool:
             return (await service.metrics())['lp_consumer_records_total{outcome="skipped"}'] >= world.records
 
-        await wait_until(are_counted)
+        await eventually(are_counted, seconds=40)
         await world.assert_exact()
         part = ("reset-offsets", "--to", "3", "--partition", "2")
         done = await run_command(world.postgres, world.database, world.kafka.bootstrap, world.topic, *part)
         assert done.stdout.strip().endswith("partition 2: next offset 3")
         await world.wait_stored()
+        for beyond in (world.records + 1, 2**63 - 1, 10**30):
+            wrong = ("reset-offsets", "--to", str(beyond), "--partition", "2")
+            done = await run_command(world.postgres, world.database, world.kafka.bootstrap, world.topic, *wrong)
+            assert (done.returncode, f"partition 2 has no offset {beyond}: it has 0 to" in done.stdout) == (1, True)
         wrong = ("reset-offsets", "--to", "3", "--partition", "77")
         done = await run_command(world.postgres, world.database, world.kafka.bootstrap, world.topic, *wrong)
         assert (done.returncode, done.stdout) == (1, "no such partition: [77]\n")
     await world.assert_exact()
+
+
+async def test_command_without_its_database_says_so_on_standard_error_alone(fragile_postgres: World) -> None:
+    """Standard output is the command's own: the log goes beside it, in the service's form."""
+    await fragile_postgres.postgres.stop_fast()
+    where = (fragile_postgres.postgres, fragile_postgres.database, fragile_postgres.kafka.bootstrap)
+    done = await run_command(*where, fragile_postgres.topic, "dead-letters", "list")
+    assert (done.returncode, done.stdout) == (1, "")
+    *logged, last = done.stderr.splitlines()
+    assert {json.loads(line)["service"] for line in logged} == {"coupon-consumer"}
+    assert last.startswith("postgres: ")
 
 
 async def test_dead_letters_are_listed_shown_and_replayed_by_command(

@@ -2,15 +2,14 @@
 
 Each request has an id (the client's, if it is of a safe form), continues a W3C trace, has a deadline of ours, is
 counted, and leaves one line in the access log. Too many at once are answered 503 without being started. Whatever a
-handler raises becomes a problem answer here and nowhere else. In Go these are five nested `http.Handler`s; here each
-nesting costs microseconds.
+handler raises becomes a problem answer here and nowhere else. What the protocol refuses (a broken or oversized request)
+never comes here: it has an id and a line of its own. In Go these are five nested `http.Handler`s; here each nesting
+costs microseconds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
 import re
 from time import perf_counter
 from typing import Any, Final
@@ -22,7 +21,7 @@ from runtime.access_log import AccessEntry, AccessLog, WriteLine
 from runtime.http_metrics import HttpMetrics
 from runtime.problem import Problem, ProblemTable, overloaded
 from runtime.settings import HttpSettings
-from runtime.telemetry import TraceContext, continue_trace, current_trace, request_id
+from runtime.telemetry import RequestIds, TraceContext, continue_trace, current_trace, request_id
 
 REQUEST_ID_PATTERN: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
@@ -102,8 +101,7 @@ class HttpEdge:
         self._waiting: dict[_Exchange, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._answers: set[asyncio.Task[None]] = set()
-        self._id_prefix = os.urandom(8).hex()
-        self._ids = itertools.count(1)
+        self._ids = RequestIds()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -150,7 +148,7 @@ class HttpEdge:
         identity = headers.get(b"x-request-id")
         # An id that the log would mask (it looks like a coupon code or a token) is not taken over either.
         if identity is None or not REQUEST_ID_PATTERN.fullmatch(identity) or logs.mask_line(identity) != identity:
-            text = f"{self._id_prefix}-{next(self._ids):x}"
+            text = self._ids.make()
             identity = text.encode()
         else:
             text = identity.decode()

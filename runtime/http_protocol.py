@@ -312,14 +312,15 @@ class HttpProtocol(HttpToolsProtocol):
 
     def refuse(self, problem: Problem, reason: str) -> None:
         """Take no more input; answer the problem unless another answer is under way, and close after that."""
-        self.server_state.refused[reason] += 1
-        if cycles := self._cycles():
+        cycles = self._cycles()
+        identity = self.server_state.note_refusal(problem, reason, is_answered=not cycles)
+        if cycles:
             self._stop_reading(cycles[-1])
             return
         self._is_deaf = True
-        body = problem.body()
+        body = problem.body(identity)
         head = [STATUS_LINE[problem.status], self.server_state.date_line]
-        for name, value in problem.raw_headers(body):
+        for name, value in (*problem.raw_headers(body), (b"x-request-id", identity.encode())):
             head += (name, b": ", value, b"\r\n")
         self.transport.write(b"".join([*head, b"connection: close\r\n\r\n", body]))
         self._linger()

@@ -14,7 +14,10 @@ from typing import Final, cast
 from uvicorn._types import ASGIVersions
 from uvicorn.server import ServerState
 
+from runtime.logs import get_logger
+from runtime.problem import Problem
 from runtime.settings import HttpSettings
+from runtime.telemetry import RequestIds
 
 SWEEP_SECONDS: Final = 0.1
 """How often a server looks for connections that are overdue; so late may a time limit be."""
@@ -22,6 +25,8 @@ PIPELINE_MAX: Final = 16
 """How many requests may wait behind the one at work on a connection."""
 REQUEST_LINE_REST: Final = 64
 """Room for the request line's verb and version, besides its target."""
+_log = get_logger("runtime.http")
+
 ASGI: Final[ASGIVersions] = {"version": "3.0", "spec_version": "2.3"}
 
 
@@ -50,6 +55,20 @@ class HttpState(ServerState):
         self.date_line = b""
         self.now = 0.0
         self.context = contextvars.copy_context()
+        self._ids = RequestIds()
+
+    def note_refusal(self, problem: Problem, reason: str, *, is_answered: bool) -> str:
+        """Count a request that no application will see, leave a line, and return the id that both bear.
+
+        As each of them costs the client its connection, so do the lines; the id is always ours, since the headers that
+        may hold the client's are often what was refused.
+        """
+        self.refused[reason] += 1
+        identity = self._ids.make()
+        write = _log.info if problem.status < 500 else _log.warning
+        fields = {"status": problem.status, "code": problem.code, "reason": reason, "is_answered": is_answered}
+        write("Request refused", request_id=identity, **fields)
+        return identity
 
     def lets_go_of(self, quiet_since: float, now: float) -> bool:
         """Say whether a drain may end a connection that has been silent for so long."""

@@ -5,6 +5,8 @@ that started it, so that a log line far below needs no argument. Nothing is expo
 log lines of several processes.
 """
 
+import itertools
+import os
 import random
 import re
 from collections.abc import Iterator
@@ -16,6 +18,18 @@ _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-(
 _NO_TRACE: Final = "0" * 32
 _NO_SPAN: Final = "0" * 16
 _LONGEST_HEADER: Final = 512
+
+
+class RequestIds:
+    """Make ids for requests that bring none: a random part for whoever makes them, and a number."""
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(8).hex()
+        self._numbers = itertools.count(1)
+
+    def make(self) -> str:
+        """Return the next one."""
+        return f"{self._prefix}-{next(self._numbers):x}"
 
 
 class TraceContext(NamedTuple):

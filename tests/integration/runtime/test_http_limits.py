@@ -7,6 +7,7 @@ import socket
 
 import pytest
 from starlette.types import Receive, Scope, Send
+from structlog.testing import capture_logs
 
 from tests.support.eventually import eventually
 from tests.support.http_process import routes
@@ -309,3 +310,32 @@ async def test_random_bytes_never_hurt_the_server(seed: int) -> None:
             assert not answer or answer[9:10] in (b"2", b"4"), answer
         async with RawClient(server.address) as next_client:
             assert (await next_client.get()).status == 200
+
+
+async def test_refused_request_can_be_found_in_the_log() -> None:
+    """The id in the answer's header and body is that of one line, which says why, and no two share it."""
+    asked = [(b"GET /ok HTTP/1.1\r\n\r\n", 400), (POST + b"Content-Length: 99999999\r\n\r\n", 413)]
+    async with open_server() as server:
+        with capture_logs() as lines:
+            answers = []
+            for request, _ in asked:
+                async with RawClient(server.address) as client:
+                    await client.send(request)
+                    answers.append(await client.answer())
+    refused = [line for line in lines if line["event"] == "Request refused"]
+    assert [(line["status"], line["is_answered"]) for line in refused] == [(status, True) for _, status in asked]
+    assert [line["reason"] for line in refused] == ["malformed", "body_bytes"]
+    ids = [line["request_id"] for line in refused]
+    assert len(set(ids)) == 2
+    assert [answer.headers["x-request-id"] for answer in answers] == ids
+    assert [answer.json()["request_id"] for answer in answers] == ids
+
+
+async def test_request_refused_behind_another_leaves_a_line_without_an_answer() -> None:
+    """While an answer is under way the refusal can only be told by the line."""
+    async with open_server() as server, RawClient(server.address) as client:
+        with capture_logs() as lines:
+            await client.send(b"GET /sleep/0.1 HTTP/1.1\r\nHost: test\r\n\r\nGET /ok HTTP/1.1\r\n\r\n")
+            assert (await client.answer()).closes
+    refused = [line for line in lines if line["event"] == "Request refused"]
+    assert [(line["code"], line["is_answered"]) for line in refused] == [("bad-request", False)]

@@ -27,8 +27,9 @@ from runtime.backoff import Backoff
 from runtime.errors import DependencyUnavailable
 from runtime.logs import get_logger
 from runtime.telemetry import TraceContext, bind
+from services.reward_store.errors import CancellationRejected
 from services.reward_store.metrics import CancelMetrics
-from services.reward_store.outbox import Headers, event_headers
+from services.reward_store.outbox import Backlog, Headers, event_headers
 from services.reward_store.settings import CancelSettings
 
 _log = get_logger(__name__)
@@ -46,6 +47,12 @@ class Cancellations(Protocol):
     async def refuse_cancel(self, redemption_id: UUID) -> None:
         """Take a cancellation back because the coupon is used; one that is finished stays finished."""
 
+    async def put_off_cancel(self, redemption_id: UUID, least: timedelta, most: timedelta) -> None:
+        """Keep finishers away for as long as the cancellation has lasted, within bounds: the wait doubles each time."""
+
+    async def cancelling(self) -> Backlog:
+        """Count the cancellations that are not finished."""
+
     async def claim_cancellations(self, limit: int, lease: timedelta) -> list[Redemption]:
         """Take over cancellations that nobody works on any more, for the time of the lease."""
 
@@ -58,6 +65,7 @@ class Coupons(Protocol):
 
         Raises:
             CouponUsedError: It was used; that is final, too.
+            CancellationRejected: Not known until somebody has mended something.
             DependencyUnavailable: Not known; ask again.
         """
 
@@ -87,6 +95,7 @@ class Canceller:
         self._metrics = metrics
         self._reach = reach
         self._lease = timedelta(seconds=settings.lease_seconds)
+        self._rejected_most = timedelta(seconds=settings.rejected_most_seconds)
 
     async def cancel(self, redemption_id: UUID, member_id: str) -> Redemption:
         """Cancel a member's redemption; one that is cancelled already comes back as it is.
@@ -113,6 +122,10 @@ class Canceller:
             await self._store.refuse_cancel(redemption.redemption_id)
             self._metrics.ended.labels("refused").inc()
             raise
+        except CancellationRejected:
+            self._metrics.ended.labels("rejected").inc()
+            await self._store.put_off_cancel(redemption.redemption_id, self._lease, self._rejected_most)
+            raise
         except DependencyUnavailable:
             self._metrics.ended.labels("put off").inc()
             raise
@@ -128,6 +141,7 @@ class Canceller:
         backoff = Backoff(interval, max(interval, self._settings.lease_seconds))
         while not ctx.is_done:
             try:
+                await self._measure()
                 await self.finish_abandoned()
             except DependencyUnavailable as error:
                 pause = backoff.fail()
@@ -137,8 +151,17 @@ class Canceller:
                 pause = interval
             await select(receive(ctx.done), timeout_seconds=pause)
 
+    async def _measure(self) -> None:
+        try:
+            self._metrics.show(await self._store.cancelling())
+        except DependencyUnavailable:
+            self._metrics.unknown()
+            raise
+
     async def finish_abandoned(self) -> int:
         """Take over one batch, finish what can be finished, and return how many were taken.
+
+        One that is rejected waits for its own next turn and slows no other down.
 
         Raises:
             DependencyUnavailable: the first reason why one could not be finished; the others were tried all the same.
@@ -159,6 +182,8 @@ class Canceller:
                 await self._finish(redemption)
             except CouponUsedError:
                 _log.info("An abandoned cancellation was refused", redemption_id=str(redemption.redemption_id))
+            except CancellationRejected:
+                return  # told of, counted and put off already
             except DependencyUnavailable as error:
                 failures.append(error)
             else:

@@ -14,10 +14,13 @@ from runtime.errors import DependencyUnavailable
 from runtime.logs import get_logger
 from runtime.settings import read_secret
 from runtime.telemetry import current_trace, request_id
+from services.reward_store.errors import CancellationRejected
 from services.reward_store.settings import CouponApiSettings
 
 _DEPENDENCY: Final = "coupon_api"
 _ANSWER_BYTES_MAX: Final = 65_536
+_COME_BACK: Final = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS})
+_MEND_SECONDS: Final = 60.0
 
 _log = get_logger(__name__)
 
@@ -38,11 +41,13 @@ class CouponApi:
 
         Raises:
             CouponUsedError: It was used; that is final, too.
-            DependencyUnavailable: There was no answer in time, or none that says either; ask again.
+            CancellationRejected: The coupon, the token or the address is at fault; logged, once a try.
+            DependencyUnavailable: There was no answer in time, or one that says to come back; ask again.
         """
+        headers = await self._headers(coupon)
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
-                response = await self._post(f"/v1/coupons/{coupon.code}/cancel", _order(coupon))
+                response = await self._post(f"/v1/coupons/{coupon.code}/cancel", _order(coupon), headers)
         except TimeoutError:
             seconds = self._settings.timeout_seconds
             raise DependencyUnavailable(_DEPENDENCY, f"no answer within {seconds:g} s") from None
@@ -53,18 +58,22 @@ class CouponApi:
         code = _problem_code(response)
         if response.status_code == httpx.codes.CONFLICT and code == "coupon-used":
             raise CouponUsedError
-        if response.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
-            # Nothing that waiting mends: a wrong token, or a coupon that differs from ours. Somebody has to look.
-            _log.error("coupon_api refused a cancellation", status=response.status_code, code=code)
-        raise DependencyUnavailable(_DEPENDENCY, f"answered {response.status_code} {code}")
+        said = f"answered {response.status_code} {code}"
+        if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or response.status_code in _COME_BACK:
+            raise DependencyUnavailable(_DEPENDENCY, said)
+        raise self._rejected(coupon, said)
 
-    async def _post(self, path: str, body: bytes) -> httpx.Response:
+    def _rejected(self, coupon: Coupon, reason: str) -> CancellationRejected:
+        """Tell of what waiting does not mend: somebody has to look."""
+        _log.error("A cancellation was rejected", redemption_id=str(coupon.redemption_id), reason=reason)
+        return CancellationRejected(_DEPENDENCY, reason, retry_after_seconds=_MEND_SECONDS)
+
+    async def _post(self, path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
         """Send the request to the first address that accepts a connection.
 
         Raises:
             httpx.HTTPError, OSError: no address accepts, or the one that did failed.
         """
-        headers = await self._headers()
         refused: httpx.ConnectError | None = None
         for url in self._settings.urls:
             try:
@@ -74,8 +83,13 @@ class CouponApi:
         assert refused is not None  # noqa: S101 - the settings hold at least one address
         raise refused
 
-    async def _headers(self) -> dict[str, str]:
-        token = await asyncio.to_thread(read_secret, None, self._settings.token_file)
+    async def _headers(self, coupon: Coupon) -> dict[str, str]:
+        try:
+            token = await asyncio.to_thread(read_secret, None, self._settings.token_file)
+        except (OSError, ValueError) as error:
+            raise self._rejected(coupon, f"token_file cannot be read: {type(error).__name__}") from error
+        if token is None or not token.isascii() or not token.isprintable():
+            raise self._rejected(coupon, "token_file holds no token")
         headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
         if (trace := current_trace.get()) is not None:
             headers["traceparent"] = trace.child().format()

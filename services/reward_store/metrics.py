@@ -37,15 +37,29 @@ class RelayMetrics:
 
 
 class CancelMetrics:
-    """How cancellations ended."""
+    """How cancellations ended, and how many have not, whoever began them; NaN when unknown."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.ended = Counter(
             "lp_cancellations",
-            "Cancellations by their end: cancelled, refused (the coupon was used), or put off.",
+            "Cancellations by their end: cancelled, refused (the coupon was used), put off, or rejected (see the log).",
             ("end",),
             registry=registry,
         )
         self.taken_over = Counter(
             "lp_cancellations_taken_over", "Cancellations left unfinished by others and taken up.", registry=registry
         )
+        self.rows = Gauge("lp_cancelling_rows", "Cancellations that are not finished.", registry=registry)
+        self.oldest = Gauge(
+            "lp_cancelling_oldest_seconds", "How long the oldest unfinished cancellation has lasted.", registry=registry
+        )
+
+    def show(self, backlog: Backlog) -> None:
+        """Show what was counted just now."""
+        self.rows.set(backlog.rows)
+        self.oldest.set(backlog.oldest_seconds)
+
+    def unknown(self) -> None:
+        """Show that nothing could be counted."""
+        self.rows.set(math.nan)
+        self.oldest.set(math.nan)

@@ -33,7 +33,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How many events wait to be published, and for how many seconds the oldest has waited."""
+    """How many rows wait for what they are there for, and for how many seconds the oldest has waited."""
 
     rows: int
     oldest_seconds: float
@@ -54,6 +54,12 @@ class Outbox(Protocol):
 
     async def release(self, claim: Claim, ids: Sequence[UUID]) -> None:
         """Hand rows of a claim back before its end; a row that somebody else has claimed since is left alone."""
+
+    async def put_off(self, claim: Claim, ids: Sequence[UUID], least: timedelta, most: timedelta) -> None:
+        """Keep rows of a claim from everybody for as long as they have waited already, within these bounds.
+
+        So the time between two tries doubles. A row that somebody else has claimed since is left alone.
+        """
 
     async def backlog(self) -> Backlog:
         """Count what waits."""

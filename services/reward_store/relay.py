@@ -112,10 +112,10 @@ class Relay:
         self._reach("after-publish")
         words = list(zip(claim.rows, outcomes, strict=True))
         self._unmarked = [row.id for row, word in words if isinstance(word, Delivery)]
-        for row, word in words:
-            if not isinstance(word, Delivery | DependencyUnavailable):
-                self._refuse(row, word)
+        refused = [(row, word) for row, word in words if not isinstance(word, Delivery | DependencyUnavailable)]
         put_off = [(row.id, word) for row, word in words if isinstance(word, DependencyUnavailable)]
+        if refused:
+            await self._refuse(claim, refused)
         if put_off:
             await self._hand_back(claim, [row_id for row_id, _ in put_off])
         await self._mark()
@@ -123,10 +123,17 @@ class Relay:
             raise put_off[0][1]
         return len(claim.rows)
 
-    def _refuse(self, row: OutboxRow, error: Exception) -> None:
-        """Tell of a row that the broker will never take; it keeps its lease, so it is tried again when that ends."""
-        self._metrics.refused.inc()
-        _log.error("An event cannot be published", event_id=str(row.id), topic=row.topic, error=str(error))
+    async def _refuse(self, claim: Claim, refused: Sequence[tuple[OutboxRow, Exception]]) -> None:
+        """Tell of rows that the broker will never take, and try them ever more seldom; else when their lease ends."""
+        self._metrics.refused.inc(len(refused))
+        for row, error in refused:
+            _log.error("An event cannot be published", event_id=str(row.id), topic=row.topic, error=str(error))
+        most = timedelta(seconds=self._settings.refused_most_seconds)
+        try:
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                await self._outbox.put_off(claim, [row.id for row, _ in refused], self._lease, most)
+        except (DependencyUnavailable, TimeoutError) as error:
+            _log.warning("Rows could not be put off", rows=len(refused), error=str(error))
 
     async def _mark(self) -> None:
         """Mark what the broker has taken, also what an earlier batch could not mark: else it would be sent again."""

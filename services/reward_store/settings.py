@@ -26,8 +26,9 @@ class RelaySettings(Section):
 
     A relay claims at most `batch_rows` rows for `lease_seconds`, and looks again at once after a full batch or when
     this process redeemed something, else after `poll_interval_seconds` (which is how soon it sees what others left).
-    After a failure it waits from `backoff_first_seconds` up to `backoff_most_seconds`. When it is told to stop it has
-    `finish_seconds` for the batch in hand. `measure_interval_seconds`: how often the backlog is counted.
+    After a failure it waits from `backoff_first_seconds` up to `backoff_most_seconds`. A row that the broker will never
+    take is tried again after as long as it has waited already, at most `refused_most_seconds`. When it is told to stop
+    it has `finish_seconds` for the batch in hand. `measure_interval_seconds`: how often the backlog is counted.
     """
 
     topic: str = Field(default="coupon-events", pattern=r"^[A-Za-z0-9._-]{1,249}$")
@@ -36,13 +37,16 @@ class RelaySettings(Section):
     poll_interval_seconds: Seconds = 0.5
     backoff_first_seconds: Seconds = 0.5
     backoff_most_seconds: Seconds = 10.0
+    refused_most_seconds: Seconds = 900.0
     finish_seconds: Seconds = 3.0
     measure_interval_seconds: Seconds = 2.0
 
     def conflicts(self) -> Iterator[str]:
-        """Yield a backoff whose first step is above its cap."""
+        """Yield a wait whose first step is above its cap."""
         if self.backoff_first_seconds > self.backoff_most_seconds:
             yield "backoff_first_seconds is greater than backoff_most_seconds"
+        if self.lease_seconds > self.refused_most_seconds:
+            yield "lease_seconds is greater than refused_most_seconds"
 
     def stop_seconds(self) -> float:
         """Return the time for the batch in hand."""
@@ -73,13 +77,20 @@ class CancelSettings(Section):
     """Say how cancellations that were left unfinished are taken up again.
 
     A cancellation belongs to the request that began it for `lease_seconds`. Every `interval_seconds` at most
-    `batch_rows` abandoned ones are taken over, `concurrency` at a time.
+    `batch_rows` abandoned ones are taken over, `concurrency` at a time. One that coupon_api rejects, which somebody has
+    to mend, is tried again after as long as it has lasted already, at most `rejected_most_seconds`.
     """
 
     lease_seconds: Seconds = 15.0
+    rejected_most_seconds: Seconds = 900.0
     interval_seconds: Seconds = 5.0
     batch_rows: int = Field(default=50, ge=1, le=10_000)
     concurrency: int = Field(default=4, ge=1, le=1_000)
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield a wait whose first step is above its cap."""
+        if self.lease_seconds > self.rejected_most_seconds:
+            yield "lease_seconds is greater than rejected_most_seconds"
 
 
 class RetentionSettings(CleanUpSettings):

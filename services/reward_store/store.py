@@ -5,7 +5,7 @@ Time is the database's everywhere: `now()` of the transaction.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -14,19 +14,17 @@ import orjson
 from loyalty.coupon import FIRST_VERSION
 from loyalty.errors import (
     CouponUsedError,
-    InsufficientPointsError,
     MemberNotFoundError,
     RedemptionNotFoundError,
     RewardNotFoundError,
-    SoldOutError,
 )
 from loyalty.identifier import new_coupon_code, new_id
-from loyalty.money import Money
 from loyalty.reward import CANCELLED_VERSION, Member, Redemption, RedemptionStatus, Reward, begin_cancel, new_redemption
-from runtime.postgres import Connection, PostgresPool, Row
+from runtime.postgres import Connection, PostgresPool
 from runtime.stored_answer import IdempotencyKey, StoredAnswer, claim_key, delete_old_keys, store_answer
 from services.reward_store.outbox import Backlog, Claim, Headers, OutboxRow
 from services.reward_store.representation import event_payload, redemption_body
+from services.reward_store.row import redemption_of, reward_of, taken_of
 
 _REWARD_COLUMNS: Final = "reward_id, title, points_cost, stock, value_cents, currency, coupon_days"
 _REDEMPTION_COLUMNS: Final = (
@@ -66,15 +64,28 @@ _LOCK_REDEMPTION: Final = f"""
 select {_REDEMPTION_COLUMNS} from redemptions where redemption_id = $1 and member_id = $2 for update
 """  # noqa: S608 - constants
 _BEGIN_CANCEL: Final = """
-update redemptions set status = 'cancelling', cancel_claimed_until = now() + $2::interval where redemption_id = $1
+update redemptions set status = 'cancelling', cancelling_since = now(), cancel_claimed_until = now() + $2::interval
+where redemption_id = $1
 """
 _REFUSE_CANCEL: Final = """
-update redemptions set status = 'issued', cancel_claimed_until = null where redemption_id = $1 and status = 'cancelling'
+update redemptions set status = 'issued', cancelling_since = null, cancel_claimed_until = null
+where redemption_id = $1 and status = 'cancelling'
+"""
+# To wait as long as one has waited already is to wait twice as long each time.
+_PUT_OFF_CANCEL: Final = """
+update redemptions
+set cancel_claimed_until = now() + least(greatest(now() - cancelling_since, $2::interval), $3::interval)
+where redemption_id = $1 and status = 'cancelling'
+"""
+_CANCELLING: Final = """
+select count(*) as rows, coalesce(extract(epoch from now() - min(cancelling_since)), 0)::float8 as oldest_seconds
+from redemptions where status = 'cancelling'
 """
 # The sums are given back only by the statement that takes the row out of 'cancelling', so only once.
 _FINISH_CANCEL: Final = """
 with cancelled as (
-    update redemptions set status = 'cancelled', cancelled_at = now(), cancel_claimed_until = null
+    update redemptions
+    set status = 'cancelled', cancelled_at = now(), cancelling_since = null, cancel_claimed_until = null
     where redemption_id = $1 and status = 'cancelling'
     returning *
 ), stocked as (
@@ -134,7 +145,7 @@ class PostgresRewardStore:
 
     async def rewards(self, limit: int, after: str | None) -> list[Reward]:
         """Return at most `limit` rewards in the order of their ids, from behind `after` on."""
-        return [_reward(row) for row in await self._pool.fetch(_REWARDS, after or "", limit)]
+        return [reward_of(row) for row in await self._pool.fetch(_REWARDS, after or "", limit)]
 
     async def reward(self, reward_id: str) -> Reward:
         """Return one reward.
@@ -145,7 +156,7 @@ class PostgresRewardStore:
         row = await self._pool.fetch_row(_REWARD, reward_id)
         if row is None:
             raise RewardNotFoundError
-        return _reward(row)
+        return reward_of(row)
 
     async def member(self, member_id: str) -> Member:
         """Return a member and their points.
@@ -178,7 +189,7 @@ class PostgresRewardStore:
         if stored is not None:
             return stored
         row = await connection.fetchrow(_TAKE, order.reward_id, order.member_id)
-        reward, taken_at = _taken(row)
+        reward, taken_at = taken_of(row)
         redemption = new_redemption(
             order.member_id, reward, taken_at, redemption_id=new_id(), coupon_code=new_coupon_code()
         )
@@ -223,7 +234,7 @@ class PostgresRewardStore:
         row = await connection.fetchrow(_LOCK_REDEMPTION, redemption_id, member_id)
         if row is None:
             raise RedemptionNotFoundError
-        redemption = _redemption(row)
+        redemption = redemption_of(row)
         begun = begin_cancel(redemption)
         if begun is not redemption:
             await connection.execute(_BEGIN_CANCEL, redemption_id, lease)
@@ -242,7 +253,7 @@ class PostgresRewardStore:
         row = await connection.fetchrow(_FINISH_CANCEL, redemption_id)
         if row is None:
             return await _finished_by_another(connection, redemption_id)
-        redemption = _redemption(row)
+        redemption = redemption_of(row)
         event_id = new_id()
         await connection.execute(
             _PUT,
@@ -262,7 +273,15 @@ class PostgresRewardStore:
 
     async def claim_cancellations(self, limit: int, lease: timedelta) -> list[Redemption]:
         """Take over at most `limit` cancellations that nobody works on any more, for the time of the lease."""
-        return [_redemption(row) for row in await self._pool.fetch(_CLAIM_CANCELLATIONS, limit, lease)]
+        return [redemption_of(row) for row in await self._pool.fetch(_CLAIM_CANCELLATIONS, limit, lease)]
+
+    async def put_off_cancel(self, redemption_id: UUID, least: timedelta, most: timedelta) -> None:
+        """Keep finishers away for as long as the cancellation has lasted, within these bounds."""
+        await self._pool.execute(_PUT_OFF_CANCEL, redemption_id, least, most)
+
+    async def cancelling(self) -> Backlog:
+        """Count the cancellations that are not finished."""
+        return await _backlog(self._pool, _CANCELLING)
 
     async def delete_old_keys(self, older_than: timedelta, limit: int) -> int:
         """Remove at most `limit` idempotency keys above an age and return how many went."""
@@ -273,49 +292,15 @@ async def _finished_by_another(connection: Connection, redemption_id: UUID) -> R
     row = await connection.fetchrow(_REDEMPTION, redemption_id)
     if row is None:
         raise RedemptionNotFoundError
-    redemption = _redemption(row)
+    redemption = redemption_of(row)
     if redemption.status is not RedemptionStatus.CANCELLED:
         raise CouponUsedError
     return redemption
 
 
-def _taken(row: Row | None) -> tuple[Reward, datetime]:
-    """Return the reward that was paid for and when, or say why it was not."""
-    if row is None or not row["is_reward"]:
-        raise RewardNotFoundError
-    if not row["is_member"]:
-        raise MemberNotFoundError
-    if row["reward_id"] is None:
-        raise SoldOutError
-    if row["points"] is None:
-        raise InsufficientPointsError
-    return _reward(row), row["taken_at"]
-
-
-def _reward(row: Row) -> Reward:
-    return Reward(
-        row["reward_id"],
-        row["title"],
-        row["points_cost"],
-        row["stock"],
-        Money(row["value_cents"], row["currency"]),
-        row["coupon_days"],
-    )
-
-
-def _redemption(row: Row) -> Redemption:
-    return Redemption(
-        redemption_id=UUID(int=row["redemption_id"].int),  # not the driver's own UUID class, which no encoder knows
-        member_id=row["member_id"],
-        reward_id=row["reward_id"],
-        coupon_code=row["coupon_code"],
-        points_spent=row["points_spent"],
-        value=Money(row["value_cents"], row["currency"]),
-        created_at=row["created_at"],
-        expires_at=row["expires_at"],
-        status=RedemptionStatus(row["status"]),
-        cancelled_at=row["cancelled_at"],
-    )
+async def _backlog(pool: PostgresPool, statement: str) -> Backlog:
+    row = await pool.fetch_row(statement)
+    return Backlog(row["rows"], row["oldest_seconds"]) if row is not None else Backlog(0, 0.0)
 
 
 def _json(headers: Headers) -> str:
@@ -340,6 +325,10 @@ _SETTLE: Final = """
 update outbox set published_at = now(), claimed_until = null where id = any($1::uuid[]) and published_at is null
 """
 _RELEASE: Final = "update outbox set claimed_until = null where id = any($1::uuid[]) and claimed_until = $2"
+_PUT_OFF: Final = """
+update outbox set claimed_until = now() + least(greatest(now() - created_at, $3::interval), $4::interval)
+where id = any($1::uuid[]) and claimed_until = $2
+"""
 _BACKLOG: Final = """
 select count(*) as rows, coalesce(extract(epoch from now() - min(created_at)), 0)::float8 as oldest_seconds
 from outbox where published_at is null
@@ -372,10 +361,13 @@ class PostgresOutbox:
         """See `Outbox`."""
         await self._pool.execute(_RELEASE, ids, claim.until)
 
+    async def put_off(self, claim: Claim, ids: Sequence[UUID], least: timedelta, most: timedelta) -> None:
+        """See `Outbox`."""
+        await self._pool.execute(_PUT_OFF, ids, claim.until, least, most)
+
     async def backlog(self) -> Backlog:
         """See `Outbox`."""
-        row = await self._pool.fetch_row(_BACKLOG)
-        return Backlog(row["rows"], row["oldest_seconds"]) if row is not None else Backlog(0, 0.0)
+        return await _backlog(self._pool, _BACKLOG)
 
     async def delete_published(self, older_than: timedelta, limit: int) -> int:
         """Remove at most `limit` rows that were published longer ago than that, and return how many went."""

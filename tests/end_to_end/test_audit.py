@@ -40,7 +40,8 @@ REWARDS_BREAKS = {
         update redemptions set status = 'cancelled', cancelled_at = now() where redemption_id in (table chosen)
     """,
     "cancellation unfinished": """
-        update redemptions set status = 'cancelling', cancel_claimed_until = now() where redemption_id in (table chosen)
+        update redemptions set status = 'cancelling', cancelling_since = now(), cancel_claimed_until = now()
+        where redemption_id in (table chosen)
     """,
     "key lost": """
         delete from idempotency_keys where key = (select key from idempotency_keys where status = 201 limit 1)

@@ -30,6 +30,7 @@ TOPIC = "coupon-events"
 class _Waiting:
     row: OutboxRow
     version: int
+    created_at: datetime
     claimed_until: datetime | None = None
     published_at: datetime | None = None
 
@@ -44,7 +45,7 @@ class FakeOutbox:
 
     def put(self, row: OutboxRow, version: int = 1) -> None:
         """Let an event wait, after all that wait already."""
-        self.waiting.append(_Waiting(row, version))
+        self.waiting.append(_Waiting(row, version, self.clock()))
 
     async def claim(self, limit: int, lease: timedelta) -> Claim:
         """See `Outbox`."""
@@ -72,6 +73,13 @@ class FakeOutbox:
                 waiting.claimed_until = None
                 self.released.append(waiting.row.id)
 
+    async def put_off(self, claim: Claim, ids: Sequence[UUID], least: timedelta, most: timedelta) -> None:
+        """See `Outbox`."""
+        now = self.clock()
+        for waiting in self.waiting:
+            if waiting.row.id in ids and waiting.claimed_until == claim.until:
+                waiting.claimed_until = now + min(max(now - waiting.created_at, least), most)
+
     async def backlog(self) -> Backlog:
         """See `Outbox`."""
         return Backlog(sum(w.published_at is None for w in self.waiting), 0.0)
@@ -92,6 +100,7 @@ class FakeRewardStore:
         self.by_reward: dict[str, Reward] = {}
         self.by_member: dict[str, Member] = {}
         self.redemptions: dict[UUID, Redemption] = {}
+        self.cancelling_since: dict[UUID, datetime] = {}
         self.claimed_until: dict[UUID, datetime] = {}
         self.answers: dict[tuple[str, str, str], tuple[bytes, StoredAnswer, datetime]] = {}
 
@@ -136,6 +145,7 @@ class FakeRewardStore:
         begun = begin_cancel(redemption)
         if begun is not redemption:
             self.redemptions[redemption_id] = begun
+            self.cancelling_since[redemption_id] = self.clock()
             self.claimed_until[redemption_id] = self.clock() + lease
         return begun
 
@@ -157,6 +167,21 @@ class FakeRewardStore:
     async def refuse_cancel(self, redemption_id: UUID) -> None:
         """See `PostgresRewardStore`."""
         self.redemptions[redemption_id] = refuse_cancel(self.redemptions[redemption_id])
+
+    async def put_off_cancel(self, redemption_id: UUID, least: timedelta, most: timedelta) -> None:
+        """See `PostgresRewardStore`."""
+        now = self.clock()
+        self.claimed_until[redemption_id] = now + min(max(now - self.cancelling_since[redemption_id], least), most)
+
+    async def cancelling(self) -> Backlog:
+        """See `PostgresRewardStore`."""
+        now = self.clock()
+        ages = [
+            (now - self.cancelling_since[key]).total_seconds()
+            for key, redemption in self.redemptions.items()
+            if redemption.status is RedemptionStatus.CANCELLING
+        ]
+        return Backlog(len(ages), max(ages, default=0.0))
 
     async def claim_cancellations(self, limit: int, lease: timedelta) -> list[Redemption]:
         """See `PostgresRewardStore`."""

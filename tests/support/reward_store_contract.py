@@ -28,7 +28,7 @@ from loyalty.money import Money
 from loyalty.reward import Member, Redemption, RedemptionStatus, Reward
 from runtime.errors import IdempotencyKeyReusedError, RequestInProgressError
 from runtime.stored_answer import IdempotencyKey, StoredAnswer
-from services.reward_store.outbox import Headers, OutboxRow
+from services.reward_store.outbox import Backlog, Headers, OutboxRow
 from services.reward_store.store import Order
 
 LEASE = timedelta(seconds=60)
@@ -59,6 +59,12 @@ class Store(Protocol):
     async def refuse_cancel(self, redemption_id: UUID) -> None:
         """See `PostgresRewardStore`."""
 
+    async def put_off_cancel(self, redemption_id: UUID, least: timedelta, most: timedelta) -> None:
+        """See `PostgresRewardStore`."""
+
+    async def cancelling(self) -> Backlog:
+        """See `PostgresRewardStore`."""
+
     async def claim_cancellations(self, limit: int, lease: timedelta) -> list[Redemption]:
         """See `PostgresRewardStore`."""
 
@@ -87,7 +93,7 @@ class World(Protocol):
         """Make every idempotency key older."""
 
     async def age_leases(self, by: timedelta) -> None:
-        """Let the leases of all cancellations end earlier."""
+        """Let all cancellations have begun earlier, and their leases end earlier."""
 
 
 def some_reward(reward_id: str = "rw-coffee", *, points_cost: int = 100, stock: int = 10) -> Reward:
@@ -345,6 +351,39 @@ class RewardStoreContract:
         await world.age_leases(LEASE * 2)
         await world.store.finish_cancel(redemption_id, HEADERS)
         assert await world.store.claim_cancellations(10, LEASE) == []
+
+    @pytest.mark.parametrize(
+        ("lasted", "wait"), [(timedelta(seconds=1), LEASE), (LEASE * 3, LEASE * 3), (LEASE * 9, LEASE * 4)]
+    )
+    async def test_one_put_off_waits_as_long_as_it_has_lasted_within_bounds(
+        self, world: World, lasted: timedelta, wait: timedelta
+    ) -> None:
+        """Never shorter than a lease, never longer than the cap; one that has ended is left alone."""
+        redemption_id = id_of(await world.store.redeem(some_order()))
+        await world.store.begin_cancel(redemption_id, "m-1", LEASE)
+        await world.age_leases(lasted)
+        await world.store.put_off_cancel(redemption_id, LEASE, LEASE * 4)
+        await world.age_leases(wait - timedelta(seconds=5))
+        assert await world.store.claim_cancellations(10, LEASE) == []
+        await world.age_leases(timedelta(seconds=10))
+        assert len(await world.store.claim_cancellations(10, LEASE)) == 1
+        finished = await world.store.finish_cancel(redemption_id, HEADERS)
+        await world.store.put_off_cancel(redemption_id, LEASE, LEASE * 4)
+        assert await world.redemptions() == [finished]
+
+    async def test_unfinished_cancellations_are_counted_with_the_age_of_the_oldest(self, world: World) -> None:
+        """Only what is `cancelling` counts, whoever holds it."""
+        assert await world.store.cancelling() == Backlog(0, 0.0)
+        first, second = [id_of(await world.store.redeem(some_order(key=f"key-000{number}"))) for number in range(2)]
+        await world.store.begin_cancel(first, "m-1", LEASE)
+        await world.age_leases(timedelta(seconds=100))
+        await world.store.begin_cancel(second, "m-1", LEASE)
+        counted = await world.store.cancelling()
+        assert counted.rows == 2
+        assert 100 <= counted.oldest_seconds < 200
+        await world.store.refuse_cancel(first)
+        await world.store.finish_cancel(second, HEADERS)
+        assert await world.store.cancelling() == Backlog(0, 0.0)
 
     async def test_old_keys_go_in_bounded_steps_and_young_ones_stay(self, world: World) -> None:
         """Each step removes at most its limit; afterwards the key is as if it had never been used."""

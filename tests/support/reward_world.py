@@ -75,7 +75,9 @@ class PostgresWorld:
     async def age_leases(self, by: timedelta) -> None:
         """Let the leases of all cancellations and outbox rows end earlier."""
         await self.administrator.execute(
-            "update redemptions set cancel_claimed_until = cancel_claimed_until - $1::interval", by
+            "update redemptions set cancelling_since = cancelling_since - $1::interval, "
+            "cancel_claimed_until = cancel_claimed_until - $1::interval",
+            by,
         )
         await self.administrator.execute("update outbox set claimed_until = claimed_until - $1::interval", by)
 

@@ -23,7 +23,7 @@ _STATEMENTS = (
         title text not null check (title <> ''),
         points_cost bigint not null check (points_cost > 0),
         stock bigint not null check (stock >= 0),
-        value_cents bigint not null check (value_cents >= 0),
+        value_cents bigint not null check (value_cents between 0 and 100000000000),
         currency text not null check (currency ~ '^[A-Z]{3}$'),
         coupon_days integer not null check (coupon_days between 1 and 3650)
     )
@@ -37,13 +37,15 @@ _STATEMENTS = (
         coupon_code text not null unique check (coupon_code ~ '^[0-9A-HJKMNP-TV-Z]{16}$'),
         points_spent bigint not null check (points_spent > 0),
         status text not null default 'issued' check (status in ('issued', 'cancelling', 'cancelled')),
-        value_cents bigint not null,
+        value_cents bigint not null check (value_cents between 0 and 100000000000),
         currency text not null,
         created_at timestamptz not null,
         expires_at timestamptz not null check (expires_at > created_at),
         cancelled_at timestamptz,
+        cancelling_since timestamptz,
         cancel_claimed_until timestamptz,
         check ((status = 'cancelled') = (cancelled_at is not null)),
+        check ((status = 'cancelling') = (cancelling_since is not null)),
         check ((status = 'cancelling') = (cancel_claimed_until is not null))
     )
     """,
@@ -90,7 +92,7 @@ _STATEMENTS = (
     "grant insert on redemptions, idempotency_keys, outbox to reward_store",
     "grant update (points) on members to reward_store",
     "grant update (stock) on rewards to reward_store",
-    "grant update (status, cancelled_at, cancel_claimed_until) on redemptions to reward_store",
+    "grant update (status, cancelled_at, cancelling_since, cancel_claimed_until) on redemptions to reward_store",
     "grant update (claimed_until, published_at) on outbox to reward_store",
     "grant delete on idempotency_keys, outbox to reward_store",
 )

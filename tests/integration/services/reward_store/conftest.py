@@ -1,69 +1,30 @@
-"""The rewards database for the tests of reward_store: migrated once a module, emptied before each test."""
+"""The rewards database for the tests of reward_store, emptied before each test."""
 
-import asyncio
-import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from pydantic import SecretStr
 
-from deploy.migrate import migrate
-from deploy.settings import MigrateSettings
 from runtime.postgres import PostgresPool, open_pool
 from runtime.settings import PostgresSettings
 from sandbox.servers import PostgresServer
-from tests.support.databases import PASSWORDS, migrate_settings
+from tests.support.databases import open_emptied, role_settings
 
-
-def _run_apart(work: Coroutine[Any, Any, object]) -> None:  # Any: nothing is sent to or thrown into it
-    """Run a coroutine to its end in a thread of its own, so that no loop of a test is touched."""
-    with ThreadPoolExecutor(1) as threads:
-        threads.submit(asyncio.run, work).result()
-
-
-@pytest.fixture(scope="module")
-def migrated(postgres: PostgresServer) -> Iterator[MigrateSettings]:
-    """Both databases under names of their own, for one module."""
-    settings = migrate_settings(
-        postgres, rewards=f"rewards_{uuid.uuid4().hex[:12]}", coupons=f"coupons_{uuid.uuid4().hex[:12]}"
-    )
-    _run_apart(migrate(settings))
-    yield settings
-    _run_apart(postgres.drop_database(settings.rewards_database))
-    _run_apart(postgres.drop_database(settings.coupons_database))
-
-
-@pytest.fixture(scope="module")
-def rewards_database(migrated: MigrateSettings) -> str:
-    """The name of the rewards database."""
-    return migrated.rewards_database
+TABLES = ("members", "rewards", "redemptions", "idempotency_keys", "outbox")
 
 
 @pytest.fixture
 async def administrator(postgres: PostgresServer, rewards_database: str) -> AsyncIterator[asyncpg.Connection]:
     """A superuser's connection to the database, whose tables are empty."""
-    connection = await asyncpg.connect(postgres.url(rewards_database), timeout=10)
-    try:
-        await connection.execute("truncate members, rewards, redemptions, idempotency_keys, outbox")
+    async with open_emptied(postgres, rewards_database, *TABLES) as connection:
         yield connection
-    finally:
-        await connection.close()
 
 
 @pytest.fixture
 def postgres_settings(postgres: PostgresServer, rewards_database: str) -> PostgresSettings:
-    """How the service reaches the database: by its own role."""
-    return PostgresSettings(
-        host=postgres.host,
-        port=postgres.port,
-        database=rewards_database,
-        user="reward_store",
-        password=SecretStr(PASSWORDS["reward_store"]),
-        acquire_timeout_seconds=20,
-    )
+    """How the service reaches the database: by its own role; 200 at once may have to wait for a connection."""
+    settings = role_settings(postgres, rewards_database, "reward_store")
+    return settings.model_copy(update={"acquire_timeout_seconds": 20.0})
 
 
 @pytest.fixture

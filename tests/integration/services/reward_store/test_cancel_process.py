@@ -12,11 +12,12 @@ from deploy.settings import MigrateSettings
 from loyalty.reward import Member
 from runtime.postgres import PostgresPool
 from sandbox.servers import KafkaServer, PostgresServer
-from tests.support.coupon_api_process import CouponApiProcess, open_coupon_api
+from tests.support.coupon_api_process import open_coupon_api
 from tests.support.reward_store_contract import some_reward
 from tests.support.reward_store_process import Place, open_reward_store
 from tests.support.reward_world import PostgresWorld
 from tests.support.servers import create_topic
+from tests.support.service_process import HttpServiceProcess
 
 REDEEM = {"reward_id": "rw-coffee"}
 KEY = {"idempotency-key": "key-0001"}
@@ -46,9 +47,9 @@ async def world(pool: PostgresPool, administrator: asyncpg.Connection) -> Postgr
 
 
 @pytest.fixture
-async def coupons(postgres: PostgresServer, migrated: MigrateSettings) -> AsyncIterator[asyncpg.Connection]:
+async def coupons(postgres: PostgresServer, databases: MigrateSettings) -> AsyncIterator[asyncpg.Connection]:
     """A superuser's connection to the coupons database, whose table is empty."""
-    connection = await asyncpg.connect(postgres.url(migrated.coupons_database), timeout=10)
+    connection = await asyncpg.connect(postgres.url(databases.coupons_database), timeout=10)
     try:
         await connection.execute("truncate coupons")
         yield connection
@@ -58,16 +59,16 @@ async def coupons(postgres: PostgresServer, migrated: MigrateSettings) -> AsyncI
 
 @pytest.fixture
 async def coupon_api(
-    postgres: PostgresServer, migrated: MigrateSettings, tmp_path: Path, coupons: asyncpg.Connection
-) -> AsyncIterator[CouponApiProcess]:
+    postgres: PostgresServer, databases: MigrateSettings, tmp_path: Path, coupons: asyncpg.Connection
+) -> AsyncIterator[HttpServiceProcess]:
     """A running coupon_api on the empty table."""
     del coupons
-    async with open_coupon_api(postgres, migrated.coupons_database, tmp_path) as service:
+    async with open_coupon_api(postgres, databases.coupons_database, tmp_path) as service:
         await service.wait_readiness(200)
         yield service
 
 
-def settings(coupon_api: CouponApiProcess, **more: str) -> dict[str, str]:
+def settings(coupon_api: HttpServiceProcess, **more: str) -> dict[str, str]:
     """Return what reward_store is told: where coupon_api is, behind an address where nobody listens."""
     return {**QUICK, "COUPON_API__URLS": f"http://127.0.0.1:9,http://127.0.0.1:{coupon_api.port}", **more}
 
@@ -113,7 +114,12 @@ async def coupon_state(coupons: asyncpg.Connection) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("has_arrived", [True, False], ids=["arrived", "not-arrived"])
 async def test_a_cancellation_kills_the_coupon_and_gives_all_back(
-    place: Place, world: PostgresWorld, coupons: asyncpg.Connection, coupon_api: CouponApiProcess, *, has_arrived: bool
+    place: Place,
+    world: PostgresWorld,
+    coupons: asyncpg.Connection,
+    coupon_api: HttpServiceProcess,
+    *,
+    has_arrived: bool,
 ) -> None:
     """Both databases agree, also when the coupon has not arrived yet: then its late event finds it cancelled."""
     async with open_reward_store(place, **settings(coupon_api)) as service:
@@ -129,7 +135,7 @@ async def test_a_cancellation_kills_the_coupon_and_gives_all_back(
 
 
 async def test_a_used_coupon_is_refused_and_the_redemption_stands(
-    place: Place, world: PostgresWorld, coupons: asyncpg.Connection, coupon_api: CouponApiProcess
+    place: Place, world: PostgresWorld, coupons: asyncpg.Connection, coupon_api: HttpServiceProcess
 ) -> None:
     """Nobody gets points back for a coupon that was spent."""
     async with open_reward_store(place, **settings(coupon_api)) as service:
@@ -145,7 +151,7 @@ async def test_a_used_coupon_is_refused_and_the_redemption_stands(
 
 @pytest.mark.parametrize("point", ["after-cancelling", "after-coupon-cancelled"])
 async def test_a_death_in_a_cancellation_is_made_good_by_another_process(
-    place: Place, world: PostgresWorld, coupons: asyncpg.Connection, coupon_api: CouponApiProcess, point: str
+    place: Place, world: PostgresWorld, coupons: asyncpg.Connection, coupon_api: HttpServiceProcess, point: str
 ) -> None:
     """Killed between the steps, the wish stays recorded; a finisher ends it with nobody asking again."""
     armed = settings(coupon_api, CRASH__IS_TEST="true", CRASH__POINT=point)
@@ -167,11 +173,11 @@ async def test_a_death_in_a_cancellation_is_made_good_by_another_process(
 
 async def test_coupon_api_away_is_503_and_the_finisher_goes_on_when_it_is_back(
     postgres: PostgresServer,
-    migrated: MigrateSettings,
+    databases: MigrateSettings,
     place: Place,
     world: PostgresWorld,
     coupons: asyncpg.Connection,
-    coupon_api: CouponApiProcess,
+    coupon_api: HttpServiceProcess,
 ) -> None:
     """Nothing is given back before coupon_api has spoken, and everything is once it has."""
     async with open_reward_store(place, **settings(coupon_api)) as service:
@@ -184,6 +190,6 @@ async def test_coupon_api_away_is_503_and_the_finisher_goes_on_when_it_is_back(
             assert (answer.status_code, answer.json()["code"]) == (503, "dependency-unavailable")
             assert await balance(world) == (150, 9, "cancelling", 1)
             port = str(coupon_api.port)
-            async with open_coupon_api(postgres, migrated.coupons_database, place.directory, HTTP__PORT=port):
+            async with open_coupon_api(postgres, databases.coupons_database, place.directory, HTTP__PORT=port):
                 await service.wait_event("An abandoned cancellation was finished")
     assert await balance(world) == (250, 10, "cancelled", 2)

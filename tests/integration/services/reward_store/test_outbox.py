@@ -89,6 +89,26 @@ async def test_a_late_hand_back_does_not_free_what_another_has_claimed_since(wor
     assert texts(await world.outbox.claim(10, LEASE)) == []
 
 
+@pytest.mark.parametrize(
+    ("waited", "wait"), [(timedelta(seconds=1), LEASE), (LEASE * 3, LEASE * 3), (LEASE * 9, LEASE * 4)]
+)
+async def test_a_row_put_off_waits_as_long_as_it_has_waited_within_bounds(
+    world: PostgresWorld, waited: timedelta, wait: timedelta
+) -> None:
+    """Never shorter than a lease, never longer than the cap, and only for whoever holds the claim."""
+    row_id = await put(world, "K")
+    await world.administrator.execute("update outbox set created_at = created_at - $1::interval", waited)
+    stale = await world.outbox.claim(10, LEASE)
+    await world.age_leases(LEASE * 2)
+    claim = await world.outbox.claim(10, LEASE)
+    await world.outbox.put_off(claim, [row_id], LEASE, LEASE * 4)
+    await world.outbox.put_off(stale, [row_id], LEASE * 100, LEASE * 100)
+    await world.age_leases(wait - timedelta(seconds=5))
+    assert texts(await world.outbox.claim(10, LEASE)) == []
+    await world.age_leases(timedelta(seconds=10))
+    assert texts(await world.outbox.claim(10, LEASE)) == ["K:1"]
+
+
 async def test_marking_is_a_fact_that_may_be_told_twice(world: PostgresWorld) -> None:
     """The first word counts, whoever tells it, and a marked row never comes back."""
     row_id = await put(world, "K")

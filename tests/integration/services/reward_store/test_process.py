@@ -16,12 +16,14 @@ from deploy.migrate import migrate
 from loyalty.reward import Member
 from runtime.postgres import PostgresPool
 from sandbox.servers import KafkaServer, PostgresServer
+from sandbox.servers.address import free_port
 from tests.support.databases import migrate_settings
 from tests.support.eventually import eventually
 from tests.support.reward_store_contract import event_of, some_reward
-from tests.support.reward_store_process import Place, RewardStoreProcess, free_port, open_reward_store
+from tests.support.reward_store_process import Place, open_reward_store
 from tests.support.reward_world import PostgresWorld
 from tests.support.servers import create_topic
+from tests.support.service_process import HttpServiceProcess
 from tests.support.topic_reader import read_events
 
 REDEEM = {"reward_id": "rw-coffee"}
@@ -52,7 +54,7 @@ async def world(pool: PostgresPool, administrator: asyncpg.Connection) -> Postgr
     return world
 
 
-def phases(service: RewardStoreProcess) -> list[str]:
+def phases(service: HttpServiceProcess) -> list[str]:
     """Return the phases of its stop that came to their end, in order."""
     return [line["phase"] for line in service.log() if line["event"] == "Stop phase done"]
 
@@ -120,13 +122,13 @@ async def test_a_broker_that_is_away_keeps_nobody_from_redeeming(place: Place, w
         async with service.client("m-1") as client:
             assert (await client.post("/v1/redemptions", json=REDEEM, headers=KEY)).status_code == 201
         await service.wait_event("Publishing failed")
-        await service.wait_metric("lp_outbox_backlog_rows", 1)
+        await service.wait_metrics(lp_outbox_backlog_rows=1)
         service.process.send_signal(signal.SIGTERM)
         assert await service.process.wait(30) == 0
     assert (await world.outbox.backlog()).rows == 1
 
 
-async def _redeem_until_refused(service: RewardStoreProcess, member: str, told: list[str], ends: Counter[str]) -> None:
+async def _redeem_until_refused(service: HttpServiceProcess, member: str, told: list[str], ends: Counter[str]) -> None:
     """Redeem over and over on a connection that is kept alive, until nobody accepts a new one."""
     async with service.client(member, connections=1) as client:
         number = 0

@@ -1,8 +1,10 @@
 """Cancelling across two databases: what is paid back, when, and by whom."""
 
 import asyncio
+import math
 from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from uuid import UUID
 
 import pytest
@@ -16,15 +18,16 @@ from patterns import background
 from patterns.bubble import bubble
 from runtime.errors import DependencyUnavailable
 from services.reward_store.canceller import Canceller
+from services.reward_store.errors import CancellationRejected
 from services.reward_store.metrics import CancelMetrics
-from services.reward_store.outbox import Headers
+from services.reward_store.outbox import Backlog, Headers
 from services.reward_store.settings import CancelSettings
 from tests.support.fake_reward_store import FakeRewardStore
 from tests.support.reward_store_client import FakeCoupons
 from tests.support.reward_store_contract import event_of, id_of, some_order, some_reward
 from tests.support.shuffling_loop import run_shuffled
 
-SETTINGS = CancelSettings(lease_seconds=15, interval_seconds=5, batch_rows=10, concurrency=2)
+SETTINGS = CancelSettings(lease_seconds=15, rejected_most_seconds=300, interval_seconds=5, batch_rows=10, concurrency=2)
 START = datetime(2026, 11, 1, tzinfo=UTC)
 
 
@@ -62,10 +65,15 @@ class SlowCoupons(FakeCoupons):
     def __init__(self) -> None:
         super().__init__()
         self.unknown: set[str] = set()
+        self.mismatched: set[str] = set()
+        self.asked: list[float] = []
 
     async def cancel(self, coupon: Coupon) -> None:
         """Cancel, a turn later."""
         await asyncio.sleep(0)
+        if coupon.code in self.mismatched:
+            self.asked.append(asyncio.get_running_loop().time())
+            raise CancellationRejected("coupon_api", "answered 409 coupon-mismatch")
         if coupon.code in self.unknown:
             raise DependencyUnavailable("coupon_api", "away")
         await super().cancel(coupon)
@@ -209,6 +217,56 @@ def test_one_that_cannot_be_finished_holds_up_no_other() -> None:
             await scene.canceller.finish_abandoned()
         statuses = {key: redemption.status.value for key, redemption in scene.store.redemptions.items()}
         assert statuses == {stuck: "cancelling", free: "cancelled"}
+
+    bubble(scene)
+
+
+def test_a_rejected_one_is_asked_for_ever_more_seldom_and_shown_until_it_is_mended() -> None:
+    """It waits each time as long as it has lasted, up to the cap; the gauges tell of it; the others do not wait for it."""
+
+    async def scene() -> None:
+        scene = Scene()
+        stuck, free = await scene.redeem(1), await scene.redeem(2)
+        code = scene.store.redemptions[stuck].coupon_code
+        scene.coupons.mismatched.add(code)
+        with pytest.raises(CancellationRejected):
+            await scene.canceller.cancel(stuck, "m-1")
+        scene.death = "after-cancelling"
+        with pytest.raises(Death):
+            await scene.canceller.cancel(free, "m-1")
+        await scene.finish_for(2_000)
+        assert scene.store.redemptions[free].status is RedemptionStatus.CANCELLED
+        times = scene.coupons.asked
+        pauses = [later - earlier for earlier, later in pairwise(times)]
+        assert all(pause >= min(max(age, 15), 300) for age, pause in zip(times, pauses, strict=False))
+        assert 300 <= max(pauses) <= 300 + 2 * SETTINGS.interval_seconds
+        assert scene.count("rejected") == len(times) <= 12
+        assert scene.count("put off") == 0
+        assert scene.registry.get_sample_value("lp_cancelling_rows") == 1
+        assert (scene.registry.get_sample_value("lp_cancelling_oldest_seconds") or 0) >= 1_900
+
+        scene.coupons.mismatched.clear()
+        assert (await scene.canceller.cancel(stuck, "m-1")).status is RedemptionStatus.CANCELLED
+        await scene.finish_for(1)
+        assert scene.registry.get_sample_value("lp_cancelling_rows") == 0
+
+    bubble(scene)
+
+
+def test_what_cannot_be_counted_is_not_shown_as_a_number() -> None:
+    """With the database away the gauges say that nothing is known."""
+
+    class Away(SlowStore):
+        async def cancelling(self) -> Backlog:
+            raise DependencyUnavailable("postgres", "away")
+
+    async def scene() -> None:
+        registry = CollectorRegistry()
+        canceller = Canceller(Away(virtual_now), SlowCoupons(), SETTINGS, CancelMetrics(registry))
+        with background().with_timeout(1) as ctx:
+            await canceller.run(ctx)
+        for name in ("lp_cancelling_rows", "lp_cancelling_oldest_seconds"):
+            assert math.isnan(registry.get_sample_value(name) or 0)
 
     bubble(scene)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from loyalty.errors import CouponUsedError
 from loyalty.identifier import new_coupon_code, new_id
@@ -17,6 +18,7 @@ from runtime.errors import DependencyUnavailable
 from runtime.telemetry import TraceContext, bind
 from services.coupon_api.schema import CancelBody
 from services.reward_store.coupon_api import CouponApi
+from services.reward_store.errors import CancellationRejected
 from services.reward_store.settings import CouponApiSettings
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -120,25 +122,65 @@ async def test_a_used_coupon_is_told_apart_from_every_other_refusal(settings: Co
 @pytest.mark.parametrize(
     ("status", "content"),
     [
+        (500, b""),
+        (503, b'{"code": "coupon-used"}'),
+        (408, b""),
+        (429, b""),
+    ],
+)
+async def test_an_answer_that_asks_for_patience_is_waited_for(
+    settings: CouponApiSettings, status: int, content: bytes
+) -> None:
+    """A coupon_api that cannot now is no reason to call anybody."""
+    with capture_logs() as lines, pytest.raises(DependencyUnavailable, match=f"answered {status}") as caught:
+        await ask(settings, lambda _: httpx.Response(status, content=content))
+    assert not isinstance(caught.value, CancellationRejected)
+    assert lines == []
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [
         (409, b'{"code": "coupon-mismatch"}'),
         (409, b"<html>"),
         (409, b"[1]"),
         (409, b'{"code": 7}'),
         (401, b'{"code": "invalid-token"}'),
+        (403, b""),
         (404, b""),
         (422, b"{}"),
-        (500, b""),
-        (503, b'{"code": "coupon-used"}'),
         (302, b""),
         (204, b""),
     ],
 )
-async def test_any_other_answer_says_neither_and_is_asked_for_again(
+async def test_an_answer_that_waiting_does_not_mend_is_rejected_and_logged_once(
     settings: CouponApiSettings, status: int, content: bytes
 ) -> None:
-    """What is not clearly yes or clearly used gives nothing back and refuses nothing."""
-    with pytest.raises(DependencyUnavailable, match=f"answered {status}"):
+    """Data, token or address is at fault: nothing is given back, nothing refused, and one error says which and why."""
+    with capture_logs() as lines, pytest.raises(CancellationRejected, match=f"answered {status}"):
         await ask(settings, lambda _: httpx.Response(status, content=content))
+    [line] = lines
+    assert (line["log_level"], line["redemption_id"]) == ("error", str(COUPON.redemption_id))
+    assert line["reason"].startswith(f"answered {status}")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", "t\u00f6ken".encode(), b"a\nb"])
+async def test_a_token_that_cannot_be_used_is_rejected_before_anything_is_sent(
+    settings: CouponApiSettings, content: bytes | None
+) -> None:
+    """A missing, empty or garbled file is a fault of access like a wrong token, and does not end the finisher."""
+    settings.token_file.unlink()
+    if content is not None:
+        settings.token_file.write_bytes(content)
+    sent: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(200)
+
+    with capture_logs() as lines, pytest.raises(CancellationRejected, match="token_file"):
+        await ask(settings, handler)
+    assert (len(lines), sent) == (1, [])
 
 
 async def test_no_answer_in_time_is_unavailable(settings: CouponApiSettings) -> None:

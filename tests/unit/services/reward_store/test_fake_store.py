@@ -42,6 +42,7 @@ class FakeWorld:
         """See `World`."""
         for redemption_id in self.store.claimed_until:
             self.store.claimed_until[redemption_id] -= by
+            self.store.cancelling_since[redemption_id] -= by
 
 
 class TestFakeRewardStore(RewardStoreContract):

@@ -62,6 +62,8 @@ def test_nothing_at_all_names_every_missing_variable(monkeypatch: pytest.MonkeyP
         ({"RELAY__LEASE_SECONDS": "10"}, "a lease has to outlive the broker's word"),
         ({"RELAY__BACKOFF_FIRST_SECONDS": "60"}, "backoff_first_seconds is greater than backoff_most_seconds"),
         ({"RELAY__FINISH_SECONDS": "29"}, "grace_seconds (30) must be greater than"),
+        ({"RELAY__REFUSED_MOST_SECONDS": "20"}, "lease_seconds is greater than refused_most_seconds"),
+        ({"CANCEL__REJECTED_MOST_SECONDS": "10"}, "lease_seconds is greater than rejected_most_seconds"),
         ({"CANCEL__LEASE_SECONDS": "5"}, "a cancellation in progress would be taken over"),
         ({"COUPON_API__URLS": "coupon-api:8080"}, "http:// or https://"),
         ({"COUPON_API__URLS": " , "}, "COUPON_API__URLS"),

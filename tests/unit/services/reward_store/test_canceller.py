@@ -222,7 +222,7 @@ def test_one_that_cannot_be_finished_holds_up_no_other() -> None:
 
 
 def test_a_rejected_one_is_asked_for_ever_more_seldom_and_shown_until_it_is_mended() -> None:
-    """It waits each time as long as it has lasted, up to the cap; the gauges tell of it; the others do not wait for it."""
+    """It waits each time as long as it has lasted, up to the cap; the gauges tell of it; nobody else waits for it."""
 
     async def scene() -> None:
         scene = Scene()

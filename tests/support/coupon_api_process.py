@@ -1,112 +1,25 @@
-"""coupon_api as a real process, for tests that send it signals, load and worse."""
+"""coupon_api as a real process."""
 
-import asyncio
-import os
-import socket
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
 
-import httpx
-import orjson
-
-from runtime.auth import Scope, sign_token
-from sandbox.servers import KeptProcess, PostgresServer, Program, start_process
-from tests.support.databases import PASSWORDS
-
-ROOT = Path(__file__).parents[2]
-SECRET = "0123456789abcdef" * 2
+from sandbox.servers import PostgresServer
+from sandbox.servers.address import free_port
+from tests.support.service_process import SECRET, HttpServiceProcess, open_service, postgres_variables
 
 
-class CouponApiProcess:
-    """A running coupon_api: its process, its addresses, its log."""
-
-    def __init__(self, process: KeptProcess, port: int, admin_port: int) -> None:
-        self.process = process
-        self.port = port
-        self.admin_port = admin_port
-
-    def log(self) -> list[dict[str, Any]]:  # Any: a log field may be anything
-        """Return the lines of its log so far."""
-        return [orjson.loads(line) for line in self.process.log.read_bytes().splitlines() if line.startswith(b"{")]
-
-    def events(self) -> list[str]:
-        """Return what its log lines say, in order."""
-        return [line["event"] for line in self.log()]
-
-    def client(self, subject: str, scope: Scope, *, limits: httpx.Limits | None = None) -> httpx.AsyncClient:
-        """Return a client with a token of its own."""
-        token = sign_token(subject, scope, SECRET)
-        return httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{self.port}",
-            headers={"authorization": f"Bearer {token}"},
-            limits=limits or httpx.Limits(),
-            timeout=20,
-        )
-
-    async def readiness(self) -> int | None:
-        """Return the status of its readiness, or None while nobody answers."""
-        try:
-            async with httpx.AsyncClient() as client:
-                return (await client.get(f"http://127.0.0.1:{self.admin_port}/readyz")).status_code
-        except httpx.TransportError:
-            return None
-
-    async def wait_readiness(self, status: int) -> None:
-        """Wait until readiness answers this status, while the process runs."""
-        async with asyncio.timeout(30):
-            while await self.readiness() != status:
-                assert self.process.is_running, self.process.log.read_text()
-                await asyncio.sleep(0.05)
-
-    async def wait_event(self, event: str) -> None:
-        """Wait until a log line says this."""
-        async with asyncio.timeout(30):
-            while event not in self.events():
-                assert self.process.is_running, self.process.log.read_text()
-                await asyncio.sleep(0.02)
-
-
-@asynccontextmanager
-async def open_coupon_api(
+def open_coupon_api(
     server: PostgresServer, database: str, directory: Path, **settings: str
-) -> AsyncIterator[CouponApiProcess]:
+) -> AbstractAsyncContextManager[HttpServiceProcess]:
     """Start coupon_api on a database; settings are variables without their prefix. It is stopped on leaving."""
     secret_file = directory / "token-secret"
     secret_file.write_text(SECRET)
-    port, admin_port = free_port(), free_port()
     variables = {
-        "POSTGRES__HOST": server.host,
-        "POSTGRES__PORT": str(server.port),
-        "POSTGRES__DATABASE": database,
-        "POSTGRES__USER": "coupon_api",
-        "POSTGRES__PASSWORD": PASSWORDS["coupon_api"],
+        **postgres_variables(server, database, "coupon_api"),
         "AUTH__SECRET_FILE": str(secret_file),
-        "HTTP__PORT": str(port),
+        "HTTP__PORT": str(free_port()),
         "HTTP__DRAIN_LAG_SECONDS": "0.3",
-        "ADMIN__PORT": str(admin_port),
+        "ADMIN__PORT": str(free_port()),
         **settings,
     }
-    environment = {**os.environ, **{f"COUPON_API_{name}": value for name, value in variables.items()}}
-    program = Program(
-        name="coupon_api",
-        command=[sys.executable, "-m", "services.coupon_api"],
-        log=directory / f"coupon_api-{port}.log",
-        directory=ROOT,
-        environment=environment,
-    )
-    process = await start_process(program)
-    try:
-        yield CouponApiProcess(process, int(variables["HTTP__PORT"]), admin_port)
-    finally:
-        await process.stop()
-        process.release()
-
-
-def free_port() -> int:
-    """Return a port of the loopback that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    return open_service(HttpServiceProcess, "coupon_api", directory, variables)

@@ -1,11 +1,18 @@
-"""The platform's databases on a test server: migrated once a session, copied for each test."""
+"""The platform's databases on a test server."""
 
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from urllib.parse import unquote, urlsplit
 
+import asyncpg
 from pydantic import SecretStr
 
+from deploy.migrate import migrate
 from deploy.settings import MigrateSettings, Password
+from runtime.settings import PostgresSettings
 from sandbox.servers import PostgresServer
+from tests.support.servers import run_apart
 
 PASSWORDS = {role: f"{role}-secret" for role in ("lp_owner", "reward_store", "coupon_api", "coupon_consumer")}
 
@@ -29,3 +36,34 @@ def migrate_settings(server: PostgresServer, *, rewards: str = "rewards", coupon
 
 def _password(text: str) -> Password:
     return Password(value=SecretStr(text))
+
+
+@contextlib.contextmanager
+def open_databases(server: PostgresServer) -> Iterator[MigrateSettings]:
+    """Make both databases under names of their own, and drop them on leaving; from plain code, outside any loop."""
+    own = uuid.uuid4().hex[:12]
+    settings = migrate_settings(server, rewards=f"rewards_{own}", coupons=f"coupons_{own}")
+    run_apart(migrate(settings))
+    try:
+        yield settings
+    finally:
+        run_apart(server.drop_database(settings.coupons_database))
+        run_apart(server.drop_database(settings.rewards_database))
+
+
+@contextlib.asynccontextmanager
+async def open_emptied(server: PostgresServer, database: str, *tables: str) -> AsyncIterator[asyncpg.Connection]:
+    """Empty tables, and give the superuser's connection that did it."""
+    connection = await asyncpg.connect(server.url(database), timeout=10)
+    try:
+        await connection.execute(f"truncate {', '.join(tables)}")
+        yield connection
+    finally:
+        await connection.close()
+
+
+def role_settings(server: PostgresServer, database: str, role: str) -> PostgresSettings:
+    """Return how a service reaches its database: by its own role."""
+    return PostgresSettings(
+        host=server.host, port=server.port, database=database, user=role, password=SecretStr(PASSWORDS[role])
+    )

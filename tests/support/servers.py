@@ -13,7 +13,7 @@ from sandbox.servers import KafkaServer, PostgresServer, open_kafka, open_postgr
 T = TypeVar("T")
 
 
-def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+def run_apart(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on a loop of its own, which is never made the thread's current one."""
     loop = asyncio.new_event_loop()
     try:
@@ -33,11 +33,11 @@ def _opened(context: contextlib.AbstractAsyncContextManager[T]) -> Iterator[T]:
     async def leave() -> None:
         await context.__aexit__(None, None, None)
 
-    server = _run(enter())
+    server = run_apart(enter())
     try:
         yield server
     finally:
-        _run(leave())
+        run_apart(leave())
 
 
 @pytest.fixture(scope="session")

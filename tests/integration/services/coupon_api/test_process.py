@@ -13,8 +13,9 @@ import pytest
 from loyalty.coupon import Coupon
 from sandbox.servers import PostgresServer
 from tests.integration.services.coupon_api.test_store import put_coupon
-from tests.support.coupon_api_process import CouponApiProcess, open_coupon_api
+from tests.support.coupon_api_process import open_coupon_api
 from tests.support.coupon_store_contract import some_coupon
+from tests.support.service_process import HttpServiceProcess
 
 ORDER = {
     "member_id": "m-1",
@@ -135,7 +136,7 @@ async def test_stop_under_load_loses_no_request(
 
 
 async def _read_until_refused(
-    service: CouponApiProcess, coupon: Coupon, outcomes: "Counter[str]", is_busy: asyncio.Event
+    service: HttpServiceProcess, coupon: Coupon, outcomes: "Counter[str]", is_busy: asyncio.Event
 ) -> None:
     """Read one coupon over and over, on a connection that is kept alive, until nobody accepts a new one."""
     async with service.client("m-1", "member") as client:

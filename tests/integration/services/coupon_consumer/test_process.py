@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.services.coupon_consumer.world import World
 from tests.support.coupon_events import cancelled, some_event
-from tests.support.wait_until import wait_until
+from tests.support.eventually import eventually
 
 MANY = 20_000
 
@@ -64,7 +64,7 @@ async def test_death_at_a_crash_point_loses_and_doubles_nothing(world: World, po
             settled = sum(value for name, value in metrics.items() if name.startswith("lp_consumer_records_total"))
             return settled == world.records - before
 
-        await wait_until(are_counted)
+        await eventually(are_counted, seconds=40)
     await world.assert_exact()
 
 
@@ -100,7 +100,7 @@ async def test_zombie_that_wakes_up_after_its_partitions_were_taken_changes_noth
             async def has_noticed() -> bool:
                 return bool(notices & set(zombie.events()))
 
-            await wait_until(has_noticed)
+            await eventually(has_noticed, seconds=40)
             await world.produce([some_event() for _ in range(500)])
             await world.wait_stored(seconds=60)
             for member in (zombie, other):
@@ -152,7 +152,7 @@ async def test_missing_topic_is_waited_for(world: World) -> None:
     world.topic = f"late-{world.topic}"
     async with world.consumer() as service:
         await service.wait_event("Waiting for the database and the topic")
-        found = await service.readiness()
+        found = await service.report()
         assert found is not None
         assert found[0] == 503
         await world.kafka.create_topic(world.topic)

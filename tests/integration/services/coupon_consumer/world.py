@@ -11,7 +11,7 @@ from loyalty.event import CouponEvent
 from sandbox.servers import KafkaServer, PostgresServer
 from tests.support.coupon_consumer_process import CouponConsumerProcess, open_coupon_consumer
 from tests.support.coupon_events import RawRecord, coupon_rows, produce, record_of, rows_of
-from tests.support.wait_until import wait_until
+from tests.support.eventually import eventually
 
 
 @dataclass
@@ -61,7 +61,7 @@ class World:
         async def is_stored() -> bool:
             return await self.stored_records() == self.records
 
-        await wait_until(is_stored, seconds=seconds)
+        await eventually(is_stored, seconds=seconds)
 
     async def wait_some_stored(self) -> None:
         """Wait until the first records are settled."""
@@ -69,7 +69,7 @@ class World:
         async def has_begun() -> bool:
             return await self.stored_records() > 0
 
-        await wait_until(has_begun)
+        await eventually(has_begun, seconds=40)
 
     async def assert_exact(self, *, dead_letters: int = 0) -> None:
         """Compare sets: the coupons are those that the events make, each once and whole, and nothing else is there."""

@@ -106,7 +106,7 @@ class Observer:
         consumers = [one for one in self._system.instances if one.service is Service.COUPON_CONSUMER]
         lags = await asyncio.gather(*(consumer.total(_LAG) for consumer in consumers))
         known = [lag for lag in lags if lag is not None]
-        return int(sum(known)) if known else None
+        return int(max(known)) if known else None  # each tells of the whole group
 
     async def aclose(self) -> None:
         """Close the connections."""

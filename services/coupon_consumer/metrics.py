@@ -12,7 +12,12 @@ class ConsumeMetrics:
     """The metrics of one consumer, in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.lag = Gauge("lp_consumer_lag_records", "Records not stored yet.", ["partition"], registry=registry)
+        self.lag = Gauge(
+            "lp_consumer_lag_records",
+            "Records the group has not stored yet. Each member tells of all partitions: take the maximum, not the sum.",
+            ["partition"],
+            registry=registry,
+        )
         self.breaker_open = Gauge("lp_consumer_breaker_open", "1 while poison floods in.", registry=registry)
         self._batch = Histogram("lp_consumer_batch_records", "Records a batch.", buckets=_SIZES, registry=registry)
         self._seconds = Histogram(

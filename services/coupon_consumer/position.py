@@ -65,7 +65,7 @@ class Positions:
         stored = await self._store.load_offsets(topic_id, partitions)
         first_seen = [partition for partition in partitions if partition not in stored]
         if first_seen:
-            await self._store.begin_at(topic_id, await self._first_offsets(topic_id, first_seen))
+            await self._store.begin_at(topic_id, await self.first_offsets(topic_id, first_seen))
             stored = await self._store.load_offsets(topic_id, partitions)
         for partition in partitions:
             standing = Standing(topic_id, assigned.generations[partition], stored[partition])
@@ -82,7 +82,12 @@ class Positions:
                     " decide where to go on with: python -m services.coupon_consumer reset-offsets"
                 )
 
-    async def _first_offsets(self, topic_id: str, partitions: Sequence[int]) -> dict[int, int]:
+    async def first_offsets(self, topic_id: str, partitions: Sequence[int]) -> dict[int, int]:
+        """Return where partitions begin that have no stored offset.
+
+        Raises:
+            DependencyUnavailable: Postgres or the brokers do not answer.
+        """
         is_made_anew = await self._store.knows_other_topic(topic_id)
         if self._start == "earliest" or is_made_anew:
             return await self._topic.earliest(partitions)

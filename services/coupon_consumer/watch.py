@@ -10,6 +10,7 @@ import time
 from patterns import Context, ContextError
 from runtime.errors import DependencyUnavailable
 from runtime.kafka_consumer import KafkaConsumer
+from runtime.kafka_topic import TopicDescription
 from runtime.logs import get_logger
 from services.coupon_consumer.decode import Decoded
 from services.coupon_consumer.metrics import ConsumeMetrics
@@ -42,6 +43,7 @@ class Watch:
         self._down_seconds = down_seconds
         self._answered_at = time.monotonic()
         self._is_silent = False
+        self._shown: set[int] = set()
 
     async def run(self, ctx: Context) -> None:
         """Look until the context ends."""
@@ -70,25 +72,22 @@ class Watch:
             raise DependencyUnavailable("kafka", f"no answer for {silent_seconds:.0f} s")
 
     async def look(self) -> None:
-        """Look once: reposition what no longer stands where this member thinks, and measure the lag.
+        """Look once: reposition what no longer stands where this member thinks, and measure the group's lag.
 
         Raises:
             DependencyUnavailable: Postgres or the brokers do not answer.
         """
-        topic_id = (await self._topic.describe()).topic_id
+        topic = await self._topic.describe()
         self._answered_at = time.monotonic()
         standings = self._current()
-        if not standings:
-            self._metrics.lag.clear()
-            return
-        made_anew = {p: s.generation for p, s in standings.items() if s.topic_id != topic_id}
+        made_anew = {p: s.generation for p, s in standings.items() if s.topic_id != topic.topic_id}
         if made_anew:
-            _log.warning("The topic was made anew", topic_id=topic_id, partitions=sorted(made_anew))
+            _log.warning("The topic was made anew", topic_id=topic.topic_id, partitions=sorted(made_anew))
             self._consumer.reposition(made_anew)
             return
-        stored = await self._store.load_offsets(topic_id, standings)
+        stored = await self._store.load_offsets(topic.topic_id, topic.partitions)
         self._follow(standings, stored)
-        await self._measure_lag(standings)
+        await self._measure_lag(topic, stored)
 
     def _current(self) -> dict[int, Standing]:
         owned = self._consumer.owned()
@@ -109,10 +108,16 @@ class Watch:
             _log.warning("Stored offsets were moved", partitions=sorted(moved))
             self._consumer.reposition(moved)
 
-    async def _measure_lag(self, standings: dict[int, Standing]) -> None:
-        ends = await self._topic.latest(standings)
+    async def _measure_lag(self, topic: TopicDescription, stored: dict[int, int]) -> None:
+        """Show the lag of every partition, whoever owns it: it grows just when the group rebalances and nobody does."""
+        unbegun = [partition for partition in topic.partitions if partition not in stored]
+        nexts = stored | (await self._positions.first_offsets(topic.topic_id, unbegun) if unbegun else {})
+        ends = await self._topic.latest(topic.partitions)
         fetched_ends = self._consumer.ends()
-        self._metrics.lag.clear()
-        for partition, standing in self._current().items():
-            end = max(ends.get(partition, 0), fetched_ends.get(partition, 0))
-            self._metrics.lag.labels(partition).set(max(0, end - standing.next_offset))
+        # A fetch knows the end better than the embedded broker tells it; what was fetched before a revoke may be old.
+        ends |= {p: max(ends[p], fetched_ends.get(p, 0)) for p in self._current() if p in ends}
+        for partition in self._shown - ends.keys():
+            self._metrics.lag.remove(partition)
+        self._shown = set(ends)
+        for partition, end in ends.items():
+            self._metrics.lag.labels(partition).set(max(0, end - nexts[partition]))

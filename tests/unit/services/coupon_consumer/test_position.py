@@ -7,6 +7,7 @@ import pytest
 from patterns import bubble
 from runtime.errors import DependencyUnavailable
 from runtime.kafka_batch import Assigned
+from runtime.kafka_topic import TopicDescription
 from services.coupon_consumer.errors import OffsetOutOfRangeError
 from services.coupon_consumer.position import Start
 from tests.support.coupon_events import some_event
@@ -124,19 +125,60 @@ def test_watch_does_not_mistake_our_own_progress_for_a_move() -> None:
     bubble(scenario)
 
 
-def test_watch_measures_the_lag_of_what_is_ours() -> None:
-    """Lag is the end less what is stored; a partition that was given up has none."""
+def test_watch_measures_the_lag_of_the_whole_group() -> None:
+    """Lag is the end less what is stored, for partitions of ours, of another member, of nobody and never begun."""
 
     async def scenario() -> None:
         member = Member()
+
+        async def lag() -> list[float | None]:
+            await member.watch.look()
+            return [member.metric("lp_consumer_lag_records", partition=str(partition)) for partition in range(3)]
+
+        member.topic.first = 7
+        assert await lag() == [93, 93, 93]
+        member.topic.first = 0
         await member.place(0, 1)
         await member.handler.handle(member.ctx, [member.batch([some_event()])])
+        member.store.offsets["id-1", 2] = 40
+        assert await lag() == [99, 100, 60]
+        member.consumer._ledger.revoke([0, 1])
+        member.topic.end = 110
+        assert await lag() == [109, 110, 70]
+
+    bubble(scenario)
+
+
+def test_end_that_a_fetch_told_counts_while_the_partition_is_ours() -> None:
+    """The brokers may name a lower one; after a revoke only they are asked."""
+
+    async def scenario() -> None:
+        member = Member()
+        await member.place(0)
+        member.consumer._reader._ends[0] = 104
         await member.watch.look()
-        lag = [member.metric("lp_consumer_lag_records", partition=str(partition)) for partition in (0, 1)]
-        assert lag == [99, 100]
-        member.consumer._ledger.revoke([1])
+        assert member.metric("lp_consumer_lag_records", partition="0") == 104
+        member.consumer._ledger.revoke([0])
         await member.watch.look()
-        assert member.metric("lp_consumer_lag_records", partition="1") is None
+        assert member.metric("lp_consumer_lag_records", partition="0") == 100
+
+    bubble(scenario)
+
+
+def test_partition_that_the_topic_has_no_more_has_no_lag() -> None:
+    """A topic made anew with fewer partitions leaves no old numbers behind."""
+
+    async def scenario() -> None:
+        member = Member()
+        await member.watch.look()
+
+        async def describe() -> TopicDescription:
+            return TopicDescription("id-2", (0, 1))
+
+        member.topic.describe = describe  # type: ignore[method-assign] # as the brokers would say then
+        await member.watch.look()
+        assert member.metric("lp_consumer_lag_records", partition="1") == 100
+        assert member.metric("lp_consumer_lag_records", partition="2") is None
 
     bubble(scenario)
 

@@ -115,7 +115,7 @@ class System:
         name = f"{service}-{self._counts[service]}"
         admin_port = free_port()
         listener = self._listeners.get(service)
-        settings = self._settings(service) | {"INSTANCE": name, "ADMIN__PORT": str(admin_port)}
+        prefix = service.upper()
         process = await start_process(
             Program(
                 name=name,
@@ -123,7 +123,8 @@ class System:
                 log=self.directory / f"{name}.log",
                 directory=ROOT,
                 environment=_inherited()
-                | {f"{service.upper()}_{key}": value for key, value in settings.items()}
+                | self.environment(service)
+                | {f"{prefix}_INSTANCE": name, f"{prefix}_ADMIN__PORT": str(admin_port)}
                 | dict(environment or {}),
                 grace_seconds=_GRACE_SECONDS,
                 pass_descriptors=() if listener is None else (listener.fileno(),),
@@ -133,6 +134,10 @@ class System:
         instance = Instance(name, service, process, base_url, f"http://{LOOPBACK}:{admin_port}")
         self.instances.append(instance)
         return instance
+
+    def environment(self, service: Service) -> dict[str, str]:
+        """Return the variables that every instance of a service gets."""
+        return {f"{service.upper()}_{name}": value for name, value in self._settings(service).items()}
 
     async def replace(self, old: Instance) -> Instance:
         """Do a rolling restart of one instance: start the new one, wait until it is ready, then SIGTERM the old one.

@@ -3,29 +3,13 @@
 import asyncio
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
 from runtime.errors import DeliveryUnknown, DependencyUnavailable, RecordRefusedError
 from runtime.kafka_producer import Delivery, KafkaProducer, Record, open_producer
 from runtime.settings import KafkaSettings
 from sandbox.servers import KafkaServer
 from tests.support.eventually import eventually
-
-
-def read_all(bootstrap: str, topic: str, count: int) -> list[Message]:
-    """Return the first so many records of a topic's six partitions, and whatever came with the last of them."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "reader", "enable.auto.commit": False})
-    consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in range(6)])
-    messages: list[Message] = []
-    try:
-        for _ in range(200):
-            messages.extend(consumer.consume(1_000, timeout=0.1))
-            if len(messages) >= count:
-                messages.extend(consumer.consume(1_000, timeout=0.5))  # one too many would come here
-                break
-    finally:
-        consumer.close()
-    return messages
+from tests.support.topic_reader import read_topic
 
 
 async def test_a_published_record_is_where_its_delivery_says_with_key_value_and_headers(
@@ -34,7 +18,7 @@ async def test_a_published_record_is_where_its_delivery_says_with_key_value_and_
     """What a consumer reads at the delivery's place is the record, headers included."""
     async with open_producer(KafkaSettings(bootstrap=kafka.bootstrap)) as producer:
         delivery = await producer.publish(topic, b"key", b"value", (("traceparent", b"00-aa"), ("empty", b"")))
-    (message,) = await asyncio.to_thread(read_all, kafka.bootstrap, topic, 1)
+    (message,) = await read_topic(kafka.bootstrap, topic, 1)
     assert (message.topic(), message.partition(), message.offset()) == delivery
     assert (message.key(), message.value()) == (b"key", b"value")
     assert message.headers() == [("traceparent", b"00-aa"), ("empty", b"")]
@@ -50,7 +34,7 @@ async def test_twenty_thousand_records_are_answered_once_each_and_in_order_of_th
         statistics = producer.statistics()
     assert all(isinstance(outcome, Delivery) for outcome in outcomes)
     assert (statistics.under_way_records, statistics.under_way_bytes, statistics.delivered) == (0, 0, 20_000)
-    messages = await asyncio.to_thread(read_all, kafka.bootstrap, topic, 20_000)
+    messages = await read_topic(kafka.bootstrap, topic, 20_000)
     assert sorted(int(message.value() or b"-1") for message in messages) == list(range(20_000))
     by_place = {(message.partition(), message.offset()): message.value() for message in messages}
     assert [by_place[outcome[1:]] for outcome in outcomes if isinstance(outcome, Delivery)] == [
@@ -129,7 +113,7 @@ async def test_a_frozen_broker_delays_a_record_and_stores_it_once(own_kafka: Kaf
         finally:
             own_kafka.thaw()
         await publishing
-    messages = await asyncio.to_thread(read_all, own_kafka.bootstrap, "frozen", 2)
+    messages = await read_topic(own_kafka.bootstrap, "frozen", 2)
     assert [message.value() for message in messages] == [b"before", b"during"]
 
 

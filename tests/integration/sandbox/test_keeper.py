@@ -1,19 +1,18 @@
 """Servers end with whoever started them, however that one ends."""
 
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from sandbox.servers import KeptProcess, Program, ServerError, keeper, start_process
+from tests.support.eventually import eventually
 
 ROOT = Path(__file__).parents[3]
 _WAIT_SECONDS = 30.0
@@ -103,13 +102,6 @@ def test_starter_failing_leaves_nothing_behind() -> None:
     _await_end(started)
 
 
-async def _until(condition: Callable[[], bool]) -> None:
-    give_up_at = time.monotonic() + _WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < give_up_at
-        await asyncio.sleep(0.01)
-
-
 async def _sleeper(tmp_path: Path, script: str, **options: float) -> KeptProcess:
     return await start_process(
         Program(
@@ -129,7 +121,7 @@ async def test_keeper_killed_takes_its_program_along(tmp_path: Path) -> None:
     os.kill(process.keeper_pid, signal.SIGKILL)
     try:
         assert await process.wait(_WAIT_SECONDS) != 0
-        await _until(lambda: not _is_alive(process.pid))
+        await eventually(lambda: not _is_alive(process.pid), seconds=_WAIT_SECONDS)
     finally:
         process.release()
 
@@ -145,7 +137,7 @@ async def test_stop_kills_a_program_that_does_not_listen(tmp_path: Path) -> None
     )
     process = await _sleeper(tmp_path, script)
     try:
-        await _until(lambda: process.log.read_text().endswith("\n"))
+        await eventually(lambda: process.log.read_text().endswith("\n"), seconds=_WAIT_SECONDS)
         assert await process.stop(grace_seconds=0.1) == 128 + signal.SIGKILL
         assert not _is_alive(int(process.log.read_text()))
     finally:

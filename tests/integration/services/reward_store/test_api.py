@@ -11,6 +11,7 @@ import pytest
 
 from loyalty.reward import Member
 from runtime.postgres import PostgresPool
+from tests.support.eventually import eventually
 from tests.support.reward_store_client import KEY, Api, check_answers
 from tests.support.reward_store_contract import some_reward
 from tests.support.reward_world import PostgresWorld
@@ -74,9 +75,7 @@ async def test_a_key_in_use_is_409_until_its_work_is_done(
     await administrator.execute("select from rewards where reward_id = 'rw-coffee' for update")
     first = asyncio.create_task(member.post("/v1/redemptions", json=REDEEM, headers=KEY))
     busy = "select count(*) from pg_locks where not granted"
-    async with asyncio.timeout(10):
-        while not await administrator.fetchval(busy):  # noqa: ASYNC110 - the server's locks know no event
-            await asyncio.sleep(0.01)
+    await eventually(lambda: administrator.fetchval(busy))
     second = await member.post("/v1/redemptions", json=REDEEM, headers=KEY)
     assert (second.status_code, second.json()["code"]) == (409, "request-in-progress")
     await administrator.execute("rollback")

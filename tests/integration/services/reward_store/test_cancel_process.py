@@ -10,6 +10,7 @@ import pytest
 
 from deploy.settings import MigrateSettings
 from loyalty.reward import Member
+from runtime.auth import sign_token
 from runtime.postgres import PostgresPool
 from sandbox.servers import KafkaServer, PostgresServer
 from tests.support.coupon_api_process import open_coupon_api
@@ -17,7 +18,7 @@ from tests.support.reward_store_contract import some_reward
 from tests.support.reward_store_process import Place, open_reward_store
 from tests.support.reward_world import PostgresWorld
 from tests.support.servers import create_topic
-from tests.support.service_process import HttpServiceProcess
+from tests.support.service_process import SECRET, HttpServiceProcess
 
 REDEEM = {"reward_id": "rw-coffee"}
 KEY = {"idempotency-key": "key-0001"}
@@ -71,6 +72,12 @@ async def coupon_api(
 def settings(coupon_api: HttpServiceProcess, **more: str) -> dict[str, str]:
     """Return what reward_store is told: where coupon_api is, behind an address where nobody listens."""
     return {**QUICK, "COUPON_API__URLS": f"http://127.0.0.1:9,http://127.0.0.1:{coupon_api.port}", **more}
+
+
+def write_token(service: HttpServiceProcess, secret: str) -> None:
+    """Let reward_store come to coupon_api with another token."""
+    token = sign_token("reward-store", "operator", secret)
+    Path(service.variables["COUPON_API__TOKEN_FILE"]).write_text(token)
 
 
 async def arrive(world: PostgresWorld, coupons: asyncpg.Connection) -> str:
@@ -193,3 +200,28 @@ async def test_coupon_api_away_is_503_and_the_finisher_goes_on_when_it_is_back(
             async with open_coupon_api(postgres, databases.coupons_database, place.directory, HTTP__PORT=port):
                 await service.wait_event("An abandoned cancellation was finished")
     assert await balance(world) == (250, 10, "cancelled", 2)
+
+
+async def test_a_wrong_token_is_told_of_and_the_cancellation_is_finished_once_it_is_mended(
+    place: Place, world: PostgresWorld, coupons: asyncpg.Connection, coupon_api: HttpServiceProcess
+) -> None:
+    """The member gets 503, the log an error, the gauges one row; the finisher needs no restart to use the new token."""
+    async with open_reward_store(place, **settings(coupon_api)) as service:
+        await service.wait_readiness(200)
+        write_token(service, SECRET[::-1])
+        async with service.client("m-1") as client:
+            path = await redeem(client)
+            await arrive(world, coupons)
+            answer = await client.post(path)
+        assert (answer.status_code, answer.json()["code"]) == (503, "dependency-unavailable")
+        [line] = [line for line in service.log() if line["event"] == "A cancellation was rejected"]
+        assert (line["level"], line["reason"].split()[:2]) == ("error", ["answered", "401"])
+        await service.wait_metrics(lp_cancelling_rows=1)
+        assert await balance(world) == (150, 9, "cancelling", 1)
+        write_token(service, SECRET)
+        await service.wait_event("An abandoned cancellation was finished")
+        await service.wait_metrics(lp_cancelling_rows=0)
+        metrics = await service.metrics()
+        assert metrics['lp_cancellations_total{end="rejected"}'] >= 1
+    assert await balance(world) == (250, 10, "cancelled", 2)
+    assert await coupon_state(coupons) == [("cancelled", 2)]

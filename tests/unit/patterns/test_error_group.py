@@ -9,22 +9,8 @@ from patterns.channel import Channel
 from patterns.context import background
 from patterns.error_group import ErrorGroup
 from patterns.errors import ContextCancelled
+from tests.support.endings import fail, linger
 from tests.support.shuffling_loop import run_shuffled
-
-
-async def fail(message: str, after_seconds: float = 0.0) -> None:
-    """Raise ValueError after some time."""
-    await asyncio.sleep(after_seconds)
-    raise ValueError(message)
-
-
-async def linger(seconds: float, log: list[str]) -> None:
-    """Wait for ever, and take some time to end when cancelled."""
-    try:
-        await asyncio.Event().wait()
-    finally:
-        await asyncio.sleep(seconds)
-        log.append("cleaned up")
 
 
 def test_group_without_errors_returns_when_all_have_ended() -> None:

@@ -6,13 +6,8 @@ import pytest
 
 from patterns.bubble import bubble, wait_idle
 from patterns.error_group import ErrorGroup, ErrorGroupPolicy
+from tests.support.endings import fail, linger
 from tests.support.shuffling_loop import run_shuffled
-
-
-async def fail(message: str, after_seconds: float = 0.0) -> None:
-    """Raise ValueError after some time."""
-    await asyncio.sleep(after_seconds)
-    raise ValueError(message)
 
 
 async def fail_in_clean_up() -> None:
@@ -21,15 +16,6 @@ async def fail_in_clean_up() -> None:
         await asyncio.Event().wait()
     finally:
         raise LookupError("in clean-up")
-
-
-async def linger(seconds: float, log: list[str]) -> None:
-    """Wait for ever, and take some time to end when cancelled."""
-    try:
-        await asyncio.Event().wait()
-    finally:
-        await asyncio.sleep(seconds)
-        log.append("cleaned up")
 
 
 def test_outer_cancel_of_wait_ends_the_functions_first() -> None:

@@ -9,13 +9,8 @@ import pytest
 from patterns.bubble import bubble, wait_idle
 from patterns.errors import WaitGroupMisuseError
 from patterns.wait_group import WaitGroup, WaitGroupStatistics
+from tests.support.endings import fail
 from tests.support.shuffling_loop import run_shuffled
-
-
-async def fail(message: str, after_seconds: float = 0.0) -> None:
-    """Raise ValueError after some time."""
-    await asyncio.sleep(after_seconds)
-    raise ValueError(message)
 
 
 def test_wait_returns_when_the_last_function_has_ended() -> None:

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from runtime.errors import DeliveryUnknown, RecordRefusedError
 from runtime.kafka_client import DEPENDENCY, ClientConfig
+from runtime.log_damper import LogDamper
 from runtime.logs import get_logger
 from runtime.settings import KafkaSettings, read_secret
 
@@ -133,6 +134,7 @@ class Poller:
         self._bytes = 0
         self._answered_records = 0
         self._answered_bytes = 0
+        self._damper = LogDamper()
         self.producer = build({**config, "error_cb": self._note_error})  # type: ignore[dict-item] # a callback is no scalar
         self._thread = threading.Thread(target=self._run, name="kafka-poller", daemon=True)
         self._thread.start()
@@ -230,7 +232,8 @@ class Poller:
             self.is_fatal = True
         if error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001 - how the library spells its local codes
             self._refresh_password()
-        log.warning("Kafka producer error", dependency=DEPENDENCY, error=error.name(), detail=error.str())
+        if self._damper.is_news(error.name()):
+            log.warning("Kafka producer error", dependency=DEPENDENCY, error=error.name(), detail=error.str())
 
     def _refresh_password(self) -> None:
         """Give librdkafka the password as its file has it now: it keeps trying to connect by itself."""

@@ -227,6 +227,7 @@ def _producer_config(settings: KafkaSettings, name: str) -> ClientConfig:
     timeout_ms = round(settings.delivery_timeout_seconds * 1_000)
     return {
         **client_config(settings, name=name),
+        "log_level": 2,  # not librdkafka's line for each failed connection: the poller tells of these, damped
         "enable.idempotence": True,
         "acks": "all",
         "compression.type": "lz4",

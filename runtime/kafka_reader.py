@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from patterns import Channel, Context
 from runtime.consumer_settings import ConsumerSettings
 from runtime.kafka_batch import Assigned, Batch, KafkaReadError
+from runtime.log_damper import LogDamper
 from runtime.logs import get_logger
 from runtime.partition_ledger import PartitionLedger
 
@@ -25,7 +26,6 @@ _log = get_logger(__name__)
 _RECORD_OVERHEAD_BYTES: Final = 256  # what a record costs in memory beside its payload: key, headers, objects
 _SEEK_SECONDS: Final = 30.0
 _COUNTED: Final = ("polls", "records", "records_dropped", "assigned", "revoked", "lost", "commits_failed", "errors")
-_SAME_ERROR_SECONDS: Final = 10.0
 _OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001 - the client's names for its local errors begin so
 
 
@@ -97,7 +97,7 @@ class KafkaReader(Generic[T]):
         self._commit_due_at = 0.0
         self._counts: dict[str, int] = dict.fromkeys(_COUNTED, 0)
         self._last_poll_at = time.monotonic()
-        self._said_at: dict[str, float] = {}
+        self._damper = LogDamper()
         self._fatal: KafkaError | None = None
         self._ends: dict[int, int] = {}
 
@@ -340,7 +340,7 @@ class KafkaReader(Generic[T]):
         self._counts["errors"] += 1
         if error.fatal():
             self._fatal = error
-        if self._is_news(error.name()):
+        if self._damper.is_news(error.name()):
             _log.warning("Kafka client reports an error", error=error.name(), detail=error.str())
 
     def _commit(self, client: Consumer) -> None:
@@ -362,15 +362,8 @@ class KafkaReader(Generic[T]):
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:  # noqa: ARG002 - fixed by the client
         if error is None:
-            self._said_at.pop("commit", None)
+            self._damper.forget("commit")
             return
         self._counts["commits_failed"] += 1
-        if self._is_news("commit"):
+        if self._damper.is_news("commit"):
             _log.warning("Kafka commit failed: no effect on data", error=error.name())
-
-    def _is_news(self, topic: str) -> bool:
-        now = time.monotonic()
-        if now - self._said_at.get(topic, -_SAME_ERROR_SECONDS) < _SAME_ERROR_SECONDS:
-            return False
-        self._said_at[topic] = now
-        return True

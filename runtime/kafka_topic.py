@@ -1,8 +1,6 @@
 """Ask the brokers about a topic: its id, its partitions, and where they begin and end."""
 
 import asyncio
-import math
-import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,13 +13,13 @@ from patterns import Context, DeadlineExceeded
 from runtime.errors import DependencyUnavailable
 from runtime.kafka_admin import KafkaAdmin
 from runtime.kafka_client import DEPENDENCY, ClientConfig
+from runtime.log_damper import LogDamper
 from runtime.logs import get_logger
 
 T = TypeVar("T")
 
 _log = get_logger(__name__)
 _POLL_SECONDS: Final = 0.5
-_SAY_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +57,14 @@ class KafkaTopic:
             ContextCancelled: The context was cancelled, as by a signal.
         """
         last_error: DependencyUnavailable | None = None
-        said_at = -math.inf
+        damper = LogDamper()
         try:
             while True:
                 try:
                     await ctx.run(self.describe())
                 except DependencyUnavailable as error:
                     last_error = error
-                    if time.monotonic() - said_at >= _SAY_SECONDS:
-                        said_at = time.monotonic()
+                    if damper.is_news("topic"):
                         _log.warning("Waiting for the topic", topic=self._topic, error=str(error))
                 else:
                     return

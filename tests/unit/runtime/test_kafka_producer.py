@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
+from unittest.mock import patch
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -67,6 +68,19 @@ async def test_the_client_is_asked_for_every_brokers_word_and_no_doubles() -> No
     assert config["acks"] == "all"
     assert config["linger.ms"] == 7
     assert config["message.timeout.ms"] == 5_000
+
+
+async def test_failing_connections_are_told_once_in_a_while() -> None:
+    """The client reports each of them, many a second: one line of ours tells of all, and none of its own."""
+    clients = Clients()
+    with patch("runtime.kafka_poller.log.warning") as told:
+        async with producer_of(clients) as producer:
+            await producer.publish(*RECORD)
+            config = clients.built[0].config
+            for _ in range(50):
+                config["error_cb"](KafkaError(KafkaError._TRANSPORT))
+    assert told.call_count == 1
+    assert config["log_level"] == 2
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ class ConsumerSettings(Section):
     its partitions back without a rebalance; one that stops keeps them for that long.
 
     In memory at once are, at most, ``fetch_queue_bytes`` in the client, one chunk, and ``queue_bytes`` that were handed
-    over and are not yet stored. Of a record its payload is counted, and 256 bytes for everything else of it.
+    over and are not yet stored. Of a record its payload and key are counted, and 256 bytes for everything else of it:
+    headers above that are bounded by the brokers' ``message.max.bytes`` alone.
     """
 
     topic: str = Field(default="coupon-events", pattern=r"^[A-Za-z0-9._-]{1,249}$")

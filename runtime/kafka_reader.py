@@ -23,7 +23,7 @@ ClientSettings: TypeAlias = Mapping[str, Any]  # Any: the client takes numbers, 
 BuildClient: TypeAlias = Callable[[dict[str, Any]], Consumer]  # Any: as above
 
 _log = get_logger(__name__)
-_RECORD_OVERHEAD_BYTES: Final = 256  # what a record costs in memory beside its payload: key, headers, objects
+_RECORD_OVERHEAD_BYTES: Final = 256  # what a record costs in memory beside payload and key: objects, usual headers
 _SEEK_SECONDS: Final = 30.0
 _COUNTED: Final = ("polls", "records", "records_dropped", "assigned", "revoked", "lost", "commits_failed", "errors")
 _OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001 - the client's names for its local errors begin so
@@ -256,7 +256,7 @@ class KafkaReader(Generic[T]):
             self._counts["records_dropped"] += len(chunk)
             self._lose_place(client, partition, place.generation, is_out_of_range=False)
             return
-        size = sum(map(len, chunk)) + len(chunk) * _RECORD_OVERHEAD_BYTES
+        size = sum(len(record) + len(record.key() or b"") + _RECORD_OVERHEAD_BYTES for record in chunk)
         place.position = offsets[-1] + 1
         self._counts["records"] += len(chunk)
         self._held.append(

@@ -17,6 +17,7 @@ from sandbox.observation import open_observer
 from sandbox.seed import make_seed, plant
 from sandbox.system import System, open_system
 from sandbox.traffic import Traffic
+from tests.support.eventually import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,9 +101,11 @@ async def _send_traffic(system: System, directory: Path) -> None:
         with background().with_timeout(6) as ctx:
             await traffic.run(ctx)
     observer = await open_observer(system, traffic)
-    async with asyncio.timeout(60):
-        while not (await observer.look()).is_drained:  # noqa: ASYNC110 - databases set no event
-            await asyncio.sleep(0.05)
+
+    async def is_drained() -> bool:
+        return (await observer.look()).is_drained
+
+    await eventually(is_drained, seconds=60, pause_seconds=0.05)
     await observer.aclose()
     await system.stop_services()
 

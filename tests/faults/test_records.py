@@ -9,6 +9,7 @@ import asyncpg
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from sandbox.system import PARTITIONS, System
+from tests.support.eventually import eventually
 from tests.support.flow import open_flow
 
 POISON = [
@@ -88,7 +89,10 @@ async def _coupons(system: System) -> list[asyncpg.Record]:
 
 async def _wait_consumed(system: System, records: int) -> None:
     connection = await asyncpg.connect(system.coupons_url)
-    async with asyncio.timeout(60):
-        while await connection.fetchval("select sum(next_offset)::bigint from consumer_offsets") < records:  # noqa: ASYNC110 - a database knows no event
-            await asyncio.sleep(0.1)
+
+    async def are_consumed() -> bool:
+        consumed: int = await connection.fetchval("select sum(next_offset)::bigint from consumer_offsets")
+        return consumed >= records
+
+    await eventually(are_consumed, seconds=60, pause_seconds=0.1)
     await connection.close()

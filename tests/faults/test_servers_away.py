@@ -8,15 +8,17 @@ import pytest
 
 from sandbox.instance import Service
 from sandbox.probe import probe
+from tests.support.eventually import eventually
 from tests.support.flow import Flow, open_flow
 
 AWAY_SECONDS = 5.0
 
 
 async def _wait_all_ready(flow: Flow) -> None:
-    async with asyncio.timeout(60):
-        while not all([await one.is_ready() for one in flow.system.instances]):  # noqa: ASYNC110 - a process knows no event
-            await asyncio.sleep(0.1)
+    async def are_ready() -> bool:
+        return all([await one.is_ready() for one in flow.system.instances])
+
+    await eventually(are_ready, seconds=60, pause_seconds=0.1)
 
 
 async def _is_live(flow: Flow, service: Service) -> bool:

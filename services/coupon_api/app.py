@@ -79,6 +79,7 @@ class Application:
                 _log.info("Received shutdown signal", signal=stop.value.name)
                 await self.graceful_shutdown(process, cleaning, server, pool)
                 raise_reported(server_errors)  # the original reads the channel no more, and ends with 0
+                process.ctx.raise_if_done()  # a stop that was forced did not complete
                 _log.info("Application shutdown completed")
             finally:  # a forced stop cancels this function wherever it waits
                 cleaning.cancel()

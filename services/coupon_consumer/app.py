@@ -97,6 +97,7 @@ class Application:
                 kafka_shutdown()
                 await self.graceful_shutdown(process, parts, background, pool)
                 raise_reported(consumer_errors)  # the last batch may fail, or leaving the group
+                process.ctx.raise_if_done()  # a stop that was forced did not complete
                 _log.info("Application shutdown completed")
             finally:  # a forced stop cancels this function wherever it waits
                 kafka_shutdown()

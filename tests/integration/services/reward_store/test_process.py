@@ -14,12 +14,11 @@ import pytest
 
 from deploy.migrate import migrate
 from loyalty.reward import Member
-from runtime.postgres import PostgresPool
 from sandbox.servers import KafkaServer, PostgresServer
 from sandbox.servers.address import free_port
 from tests.support.databases import migrate_settings
 from tests.support.eventually import eventually
-from tests.support.reward_store_contract import event_of, some_reward
+from tests.support.reward_store_contract import event_of
 from tests.support.reward_store_process import Place, open_reward_store
 from tests.support.reward_world import PostgresWorld
 from tests.support.servers import create_topic
@@ -37,21 +36,6 @@ SHORT_LEASE = {
     "POSTGRES__LOCK_TIMEOUT_SECONDS": "1",
     "RELAY__LEASE_SECONDS": "3.5",
 }
-
-
-@pytest.fixture
-async def place(postgres: PostgresServer, kafka: KafkaServer, rewards_database: str, tmp_path: Path) -> Place:
-    """Where the process of a test lives."""
-    return Place(postgres, kafka, rewards_database, await create_topic(kafka), tmp_path)
-
-
-@pytest.fixture
-async def world(pool: PostgresPool, administrator: asyncpg.Connection) -> PostgresWorld:
-    """The database beside the process: one reward of ten, and a member with 250 points."""
-    world = PostgresWorld(pool, administrator)
-    await world.put_reward(some_reward())
-    await world.put_member(Member("m-1", 250))
-    return world
 
 
 def phases(service: HttpServiceProcess) -> list[str]:
@@ -307,3 +291,6 @@ async def test_a_second_signal_stops_at_once_with_1(place: Place) -> None:
         await service.wait_event("Received shutdown signal")
         service.process.send_signal(signal.SIGTERM)
         assert await service.process.wait(5) == 1
+    log = service.process.log.read_text()
+    assert "Stopped by force" in log
+    assert "Application shutdown completed" not in log

@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from loyalty.reward import Member
-from runtime.postgres import PostgresPool
 from tests.support.eventually import eventually
 from tests.support.reward_store_client import KEY, Api, check_answers
 from tests.support.reward_store_contract import some_reward
@@ -20,12 +19,9 @@ REDEEM = {"reward_id": "rw-coffee"}
 
 
 @pytest.fixture
-async def world(pool: PostgresPool, administrator: asyncpg.Connection) -> PostgresWorld:
+async def world(world: PostgresWorld) -> PostgresWorld:
     """Two rewards, and a member with 250 points."""
-    world = PostgresWorld(pool, administrator)
-    await world.put_reward(some_reward())
     await world.put_reward(some_reward("rw-tea"))
-    await world.put_member(Member("m-1", 250))
     return world
 
 

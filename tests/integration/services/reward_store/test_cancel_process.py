@@ -9,15 +9,11 @@ import httpx
 import pytest
 
 from deploy.settings import MigrateSettings
-from loyalty.reward import Member
 from runtime.auth import sign_token
-from runtime.postgres import PostgresPool
-from sandbox.servers import KafkaServer, PostgresServer
+from sandbox.servers import PostgresServer
 from tests.support.coupon_api_process import open_coupon_api
-from tests.support.reward_store_contract import some_reward
 from tests.support.reward_store_process import Place, open_reward_store
 from tests.support.reward_world import PostgresWorld
-from tests.support.servers import create_topic
 from tests.support.service_process import SECRET, HttpServiceProcess
 
 REDEEM = {"reward_id": "rw-coffee"}
@@ -30,21 +26,6 @@ QUICK = {
     "CANCEL__LEASE_SECONDS": "3.5",
     "CANCEL__INTERVAL_SECONDS": "0.3",
 }
-
-
-@pytest.fixture
-async def place(postgres: PostgresServer, kafka: KafkaServer, rewards_database: str, tmp_path: Path) -> Place:
-    """Where reward_store lives."""
-    return Place(postgres, kafka, rewards_database, await create_topic(kafka), tmp_path)
-
-
-@pytest.fixture
-async def world(pool: PostgresPool, administrator: asyncpg.Connection) -> PostgresWorld:
-    """The database beside the process: one reward of ten, and a member with 250 points."""
-    world = PostgresWorld(pool, administrator)
-    await world.put_reward(some_reward())
-    await world.put_member(Member("m-1", 250))
-    return world
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from tests.support.eventually import eventually
 ROOT = Path(__file__).parents[2]
 SECRET = "0123456789abcdef" * 2
 _ADMIN_SECONDS = 5.0
+_STARTING = {"process": "starting"}
 
 
 class ServiceProcess:
@@ -77,12 +78,12 @@ class ServiceProcess:
         await self.wait(is_told, seconds=seconds)
 
     async def wait_readiness(self, status: int, *, seconds: float = 40) -> dict[str, Any]:  # Any: the report's JSON
-        """Wait until readiness answers this status; return its report."""
+        """Wait until readiness answers this status; return its report. While the process starts, it has not answered."""
         reports: list[dict[str, Any]] = []
 
         async def is_so() -> bool:
             found = await self.report()
-            if found is not None and found[0] == status:
+            if found is not None and found[0] == status and found[1].get("not_ready") != _STARTING:
                 reports.append(found[1])
             return bool(reports)
 

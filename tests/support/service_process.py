@@ -78,7 +78,7 @@ class ServiceProcess:
         await self.wait(is_told, seconds=seconds)
 
     async def wait_readiness(self, status: int, *, seconds: float = 40) -> dict[str, Any]:  # Any: the report's JSON
-        """Wait until readiness answers this status; return its report. While the process starts, it has not answered."""
+        """Wait until readiness answers this status, "starting" aside, which is no answer yet; return its report."""
         reports: list[dict[str, Any]] = []
 
         async def is_so() -> bool:

@@ -30,7 +30,7 @@ check: $(READY) ## format, lint, types, import contracts, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest tests/unit --numprocesses auto --dist worksteal
 
 test: $(READY) ## every test that needs no Docker: unit, integration, end to end, faults
 	$(BIN)/pytest tests/unit/patterns --cov --cov-report=term

@@ -33,8 +33,9 @@ check: $(READY) ## format, lint, types, import contracts, unit tests
 	$(BIN)/pytest tests/unit --numprocesses auto --dist worksteal
 
 test: $(READY) ## every test that needs no Docker: unit, integration, end to end, faults
-	$(BIN)/pytest tests/unit/patterns --cov --cov-report=term
-	$(BIN)/pytest tests --ignore=tests/unit/patterns
+	$(BIN)/pytest tests/unit/patterns --numprocesses auto --dist worksteal --timeout 60 --cov --cov-report=term
+	$(BIN)/pytest tests/unit --ignore=tests/unit/patterns --numprocesses auto --dist worksteal
+	$(BIN)/pytest tests --ignore=tests/unit
 
 bench: $(READY) ## ratios against references measured in the same run; rewrites docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks

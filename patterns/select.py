@@ -59,8 +59,8 @@ async def select(
 
     A receive is ready when its channel is closed and drained (``ok`` is then False), a send when it is closed (it
     then raises). A send to a channel of capacity 0 has happened when its receiver has resumed; if that one is
-    cancelled first, the select looks at all its cases again. A select that may not wait cannot know that: it sends as
-    ``send_nowait`` does.
+    cancelled first, the select looks at all its cases again; one with a single case keeps its place instead, as
+    ``Channel.send`` does. A select that may not wait cannot know that: it sends as ``send_nowait`` does.
 
     A select that is cancelled has not happened, but for a send that was matched in the same tick (see
     ``Channel.send``).
@@ -73,7 +73,7 @@ async def select(
     ends_at = None if timeout_seconds is None else loop.time() + timeout_seconds
     may_wait = not default and (timeout_seconds is None or timeout_seconds > 0)
     while may_wait:
-        attempt = Attempt(cases, random, partial(TaskWaiter, is_select=True))
+        attempt = Attempt(cases, random, partial(TaskWaiter, is_select=len(cases) > 1))
         with matching:
             chosen = attempt.look_or_wait()
         if chosen is not None:
@@ -104,7 +104,7 @@ def select_sync(
     ends_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     may_wait = not default and (timeout_seconds is None or timeout_seconds > 0)
     while may_wait:
-        attempt = Attempt(cases, random, partial(ThreadWaiter, is_select=True))
+        attempt = Attempt(cases, random, partial(ThreadWaiter, is_select=len(cases) > 1))
         try:
             chosen = _block(attempt, ends_at)
         except BaseException:  # KeyboardInterrupt, for one, comes at any point

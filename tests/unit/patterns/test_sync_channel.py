@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import signal
 import threading
 import time
@@ -110,13 +111,15 @@ def test_tasks_and_threads_share_a_channel(capacity: int) -> None:
 def test_cancelled_tasks_lose_nothing_to_threads() -> None:
     """Values sent by a thread while receiving tasks are being cancelled all arrive, once."""
     channel: Channel[int] = Channel()
+    values = list(range(100))
 
     async def receive_and_cancel() -> list[int]:
         received: list[int] = []
-        while len(received) < 200:
+        pauses = itertools.cycle((0, 0, 0.0002, 0.001))  # where the loop only spins, the thread hardly gets to run
+        while len(received) < len(values):
             receiving = asyncio.create_task(channel.receive())
             await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            await asyncio.sleep(next(pauses))
             receiving.cancel()
             (result,) = await asyncio.gather(receiving, return_exceptions=True)
             if not isinstance(result, BaseException):
@@ -125,9 +128,27 @@ def test_cancelled_tasks_lose_nothing_to_threads() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         receiving = pool.submit(lambda: asyncio.run(receive_and_cancel()))
-        for value in range(200):
+        for value in values:
             channel.sync.send(value)
-        assert receiving.result() == list(range(200))
+        assert receiving.result() == values
+
+
+async def test_thread_keeps_its_place_when_its_receiver_is_cancelled() -> None:
+    """A sending thread whose match is undone stands before a thread that came after it."""
+    channel: Channel[int] = Channel()
+    cancelled = asyncio.create_task(channel.receive())
+    await asyncio.sleep(0)
+    with ThreadPoolExecutor(2) as pool:
+        sending = [pool.submit(channel.sync.send, 1)]
+        spin_until(lambda: channel.statistics().waiting_receivers == 0)
+        sending.append(pool.submit(channel.sync.send, 2))
+        spin_until(lambda: channel.statistics().waiting_senders == 1)
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        assert channel.statistics().waiting_senders == 2
+        assert [await channel.receive(), await channel.receive()] == [1, 2]
+        for sender in sending:
+            sender.result()
 
 
 def test_blocked_thread_is_released_by_close() -> None:

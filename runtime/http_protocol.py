@@ -20,7 +20,16 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from runtime.http_cycle import Cycle
-from runtime.http_state import ASGI, PIPELINE_MAX, REQUEST_LINE_REST, HttpState, Phase, RefusedError, unread_bytes
+from runtime.http_state import (
+    ASGI,
+    CHUNKED_FACTOR,
+    PIPELINE_MAX,
+    REQUEST_LINE_REST,
+    HttpState,
+    Phase,
+    RefusedError,
+    unread_bytes,
+)
 from runtime.problem import Problem, overloaded
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -52,6 +61,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._target_max = self._limits.target_bytes_max
         self._header_bytes_max = self._limits.header_bytes_max
         self._header_count_max = self._limits.header_count_max
+        self._body_room = CHUNKED_FACTOR * self._limits.body_bytes_max
         self._begun = 0
         self._piece = 0
         self._fed = 0
@@ -147,6 +157,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._fed += piece
             if self.phase is Phase.HEADER and self._fed > self._header_room():
                 self.refuse(Problem(431, "headers-too-large"), "header_bytes")
+            elif self.phase is Phase.BODY and self._fed > self._header_room() + self._body_room:
+                self.refuse(Problem(413, "body-too-large"), "body_bytes")
 
     def _header_room(self) -> int:
         return self._limits.header_bytes_max + len(self.url) + REQUEST_LINE_REST
@@ -197,6 +209,8 @@ class HttpProtocol(HttpToolsProtocol):
         length = found.get(b"content-length")
         if length is not None and int(length) > self._limits.body_bytes_max:
             self._refuse_parsing(Problem(413, "body-too-large"), "body_bytes")
+        if b"transfer-encoding" in found:
+            self._check_coding()
         if not self.url.startswith((b"/", b"http://", b"https://")):
             self._refuse_parsing(Problem(400, "bad-request"), "malformed")
         url = httptools.parse_url(self.url)
@@ -233,6 +247,11 @@ class HttpProtocol(HttpToolsProtocol):
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts > 1 or (hosts == 0 and version == "1.1"):
             self._refuse_parsing(Problem(400, "bad-request", "Exactly one Host header is needed."), "malformed")
+
+    def _check_coding(self) -> None:
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings != [b"chunked"]:
+            self._refuse_parsing(Problem(501, "transfer-coding-not-supported"), "malformed")
 
     def _meet_expectation(self, expect: bytes, version: str) -> None:
         if expect.lower() != b"100-continue":

@@ -25,6 +25,8 @@ PIPELINE_MAX: Final = 16
 """How many requests may wait behind the one at work on a connection."""
 REQUEST_LINE_REST: Final = 64
 """Room for the request line's verb and version, besides its target."""
+CHUNKED_FACTOR: Final = 8
+"""How many bytes of a connection one byte of a chunked body may take: six in the smallest chunks, the rest is spare."""
 _log = get_logger("runtime.http")
 
 ASGI: Final[ASGIVersions] = {"version": "3.0", "spec_version": "2.3"}

@@ -67,9 +67,7 @@ class Section(BaseModel):
 
     @model_validator(mode="after")
     def _agree(self) -> "Section":
-        problems = list(self.conflicts())
-        if problems:
-            raise ValueError("\n".join(problems))
+        _refuse(self.conflicts())
         return self
 
 
@@ -122,6 +120,12 @@ def read_token_key(algorithm: Literal["HS256", "RS256"], file: Path) -> str | RS
     if not isinstance(key, RSAPublicKey) or key.key_size < TOKEN_KEY_BITS_MIN:
         raise ValueError(f"RS256 needs an RSA public key (PEM) of at least {TOKEN_KEY_BITS_MIN} bits")
     return key
+
+
+def _refuse(conflicts: Iterator[str]) -> None:
+    problems = list(conflicts)
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 def _certificate_conflicts(file: Path | None) -> Iterator[str]:
@@ -360,7 +364,5 @@ class ProcessSettings(EnvironmentSettings):
 
     @model_validator(mode="after")
     def _agree(self) -> "ProcessSettings":
-        problems = list(self.conflicts())
-        if problems:
-            raise ValueError("\n".join(problems))
+        _refuse(self.conflicts())
         return self

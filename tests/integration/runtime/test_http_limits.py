@@ -131,6 +131,18 @@ async def test_slow_reader_is_cut_and_others_are_served() -> None:
             id="smuggling",
         ),
         pytest.param(POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "bad-request", id="bad chunk"),
+        pytest.param(
+            POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+            501,
+            "transfer-coding-not-supported",
+            id="unknown coding",
+        ),
+        pytest.param(
+            POST + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            501,
+            "transfer-coding-not-supported",
+            id="two codings",
+        ),
         pytest.param(POST + b"Expect: tea\r\n\r\n", 417, "expectation-failed", id="unknown expectation"),
         pytest.param(b"GET /ok HTTP/1.1\r\n\r\n", 400, "bad-request", id="no host"),
         pytest.param(b"GET /ok HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "bad-request", id="two hosts"),
@@ -167,6 +179,28 @@ async def test_single_header_that_never_ends_is_refused_before_it_fills_memory()
             await asyncio.wait({answer}, timeout=0.01)
             assert sent < 4_000_000
         assert answer.result().status == 431
+
+
+async def test_chunk_extension_that_never_ends_is_refused() -> None:
+    """What stands beside a chunked body's bytes is bounded too; a body of the smallest chunks is not touched by it."""
+    async with open_server(echo, body_bytes_max=1_000) as server:
+        async with RawClient(server.address) as client:
+            await client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n1;x=")
+            answer = asyncio.ensure_future(client.answer())
+            sent = 0
+            while not answer.done():
+                client.writer.write(b"x" * 4096)
+                sent += 4096
+                await asyncio.wait({answer}, timeout=0.01)
+                assert sent < 4_000_000
+            assert answer.result().status == 413
+        async with RawClient(server.address) as client:
+            await client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+            for _ in range(10):
+                await client.send(b"1\r\nx\r\n" * 100)
+                await asyncio.sleep(0)
+            await client.send(b"0\r\n\r\n")
+            assert (await client.answer()).body == b"x" * 1_000
 
 
 async def test_body_at_the_limit_is_served_whole() -> None:

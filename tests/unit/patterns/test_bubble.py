@@ -13,6 +13,7 @@ from patterns.errors import DeadlineExceeded, DeadlockError
 from patterns.mutex import Mutex
 from patterns.select import Outcome, receive, select
 from patterns.ticker import Ticker, after
+from tests.support.running_loop import now
 from tests.support.shuffling_loop import ShufflingRealLoop, run_shuffled
 
 
@@ -21,11 +22,6 @@ def line_of(mark: str) -> str:
     lines = Path(__file__).read_text().splitlines()
     (number,) = [number for number, line in enumerate(lines, 1) if line.endswith(f"# {mark}")]
     return f"{__file__}:{number} "
-
-
-def now() -> float:
-    """Return the time of the running loop."""
-    return asyncio.get_running_loop().time()
 
 
 def test_time_jumps_to_the_next_timer_when_every_task_waits() -> None:

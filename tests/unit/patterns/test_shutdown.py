@@ -10,13 +10,9 @@ from patterns.channel import Channel
 from patterns.errors import DeadlineExceeded, SignalReceived
 from patterns.select import receive, select
 from patterns.shutdown import PhaseReport, Shutdown, ShutdownResult, ShutdownStatistics
+from tests.support.running_loop import now
 
 FOREVER = 1_000_000.0
-
-
-def now() -> float:
-    """Return the time of the running loop."""
-    return asyncio.get_running_loop().time()
 
 
 async def take(seconds: float) -> None:

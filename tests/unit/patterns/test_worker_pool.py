@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,20 @@ async def square_after(number: int) -> int:
     if number == 3:
         raise ValueError("three")
     return number * number
+
+
+def cleaning_up(seconds: float, cleaned: list[int]) -> Callable[[int], Coroutine[Any, Any, int]]:
+    """Return work that lasts long and, when it is cut short, cleans up for some seconds and notes its job."""
+
+    async def work(number: int) -> int:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(seconds)
+            cleaned.append(number)
+        return number
+
+    return work
 
 
 async def read_all(pool: WorkerPool[int, int]) -> list[JobResult[int, int]]:
@@ -184,14 +200,7 @@ def test_leaving_the_block_by_an_error_cancels_the_jobs() -> None:
 
     async def main() -> None:
         cleaned: list[int] = []
-
-        async def work(number: int) -> int:
-            try:
-                await asyncio.sleep(100)
-            finally:
-                await asyncio.sleep(1)
-                cleaned.append(number)
-            return number
+        work = cleaning_up(1, cleaned)
 
         with pytest.raises(LookupError, match="body"):  # noqa: PT012  # the block is what is tested
             async with WorkerPool(work, 2) as pool:
@@ -214,14 +223,7 @@ def test_cancel_while_leaving_ends_the_jobs_and_is_raised(cancels: int) -> None:
 
     async def main() -> None:
         cleaned: list[int] = []
-
-        async def work(number: int) -> int:
-            try:
-                await asyncio.sleep(100)
-            finally:
-                await asyncio.sleep(5)
-                cleaned.append(number)
-            return number
+        work = cleaning_up(5, cleaned)
 
         async def own() -> None:
             async with WorkerPool(work, 1) as pool:
@@ -245,14 +247,7 @@ def test_cancel_during_the_clean_up_after_an_error_has_the_last_word() -> None:
 
     async def main() -> None:
         cleaned: list[int] = []
-
-        async def work(number: int) -> int:
-            try:
-                await asyncio.sleep(100)
-            finally:
-                await asyncio.sleep(5)
-                cleaned.append(number)
-            return number
+        work = cleaning_up(5, cleaned)
 
         async def own() -> None:
             async with WorkerPool(work, 1) as pool:

@@ -68,7 +68,7 @@ class ReceiveChannel(Generic[T]):
                     waiter = TaskWaiter()
                     core.queue_receiver(waiter)
             finally:
-                release()
+                release(None)
             if waiter is None:
                 await renew_budget()
                 continue
@@ -186,7 +186,7 @@ class Channel(ReceiveChannel[T]):
                     if core.capacity or not core.meet(waiter, value):
                         core.queue_sender(waiter, value)
             finally:
-                release()
+                release(None)
             if waiter is None:
                 await renew_budget()
                 continue

@@ -34,7 +34,7 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def _die_with_parent(parent: int) -> Callable[[], None]:
+def die_with_parent(parent: int) -> Callable[[], None]:
     """Return what the child calls between fork and exec, after it has changed its user (a change clears the signal)."""
 
     def arrange() -> None:
@@ -132,7 +132,7 @@ class _Keeper:
             stderr=log,
             cwd=arguments.cwd,
             pass_fds=arguments.pass_fd,
-            preexec_fn=_die_with_parent(os.getpid()),  # noqa: PLW1509 - a keeper has one thread
+            preexec_fn=die_with_parent(os.getpid()),  # noqa: PLW1509 - a keeper has one thread
             user=arguments.user if drop else None,
             group=arguments.group if drop else None,
             extra_groups=[] if drop else None,

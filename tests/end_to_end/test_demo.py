@@ -31,6 +31,7 @@ class _Run:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=keeper.die_with_parent(os.getpid()),  # noqa: PLW1509 - it calls nothing that takes a lock
             )
 
     @property

@@ -195,7 +195,8 @@ async def test_a_wrong_token_is_told_of_and_the_cancellation_is_finished_once_it
             await arrive(world, coupons)
             answer = await client.post(path)
         assert (answer.status_code, answer.json()["code"]) == (503, "dependency-unavailable")
-        [line] = [line for line in service.log() if line["event"] == "A cancellation was rejected"]
+        await service.wait_event("A cancellation was rejected")
+        line = next(line for line in service.log() if line["event"] == "A cancellation was rejected")
         assert (line["level"], line["reason"].split()[:2]) == ("error", ["answered", "401"])
         await service.wait_metrics(lp_cancelling_rows=1)
         assert await balance(world) == (150, 9, "cancelling", 1)

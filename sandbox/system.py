@@ -54,8 +54,8 @@ class System:
         self.instances: list[Instance] = []
         self.ended: list[Stopped] = []
         self.client = HttpClient()
-        # In an embedded server everything is ours; in one that was named, each run gets names of its own.
-        run = "" if postgres.is_embedded and kafka.is_embedded else f"_{secrets.token_hex(4)}"
+        # In a server started here everything is ours; in one that was named, each run gets names of its own.
+        run = "" if postgres.is_ours and kafka.is_ours else f"_{secrets.token_hex(4)}"
         self.rewards_database = f"rewards{run}"
         self.coupons_database = f"coupons{run}"
         self.topic = f"coupon-events{run.replace('_', '-')}"
@@ -177,10 +177,10 @@ class System:
             for listener in self._listeners.values():
                 listener.close()
             await self.client.aclose()
-        if not self.postgres.is_embedded:
+        if not self.postgres.is_ours:
             await self.postgres.drop_database(self.rewards_database)
             await self.postgres.drop_database(self.coupons_database)
-        if not self.kafka.is_embedded:
+        if not self.kafka.is_ours:
             await self.kafka.delete_topic(self.topic)
 
     def _settings(self, service: Service) -> dict[str, str]:

@@ -4,11 +4,13 @@ from sandbox.servers.errors import NotOursError, ServerError, ServerUnavailableE
 from sandbox.servers.kafka import KafkaServer, open_kafka
 from sandbox.servers.postgres import PostgresServer, open_postgres
 from sandbox.servers.process import KeptProcess, Program, start_process
+from sandbox.servers.server import OwnedServer
 
 __all__ = [
     "KafkaServer",
     "KeptProcess",
     "NotOursError",
+    "OwnedServer",
     "PostgresServer",
     "Program",
     "ServerError",

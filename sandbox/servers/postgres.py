@@ -5,9 +5,9 @@ import contextlib
 import os
 import secrets
 import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -15,20 +15,17 @@ import asyncpg
 from sandbox.servers.account import program_for
 from sandbox.servers.address import LOOPBACK, free_port
 from sandbox.servers.directory import ServerDirectory, open_directory
-from sandbox.servers.errors import NotOursError, ServerError
-from sandbox.servers.process import KeptProcess, Program, start_process
+from sandbox.servers.embedded import EmbeddedServer
+from sandbox.servers.errors import ServerError
+from sandbox.servers.server import OwnedServer, Server
 from sandbox.servers.wheel import wheel_directory
 
 POSTGRES_VARIABLE = "SANDBOX_POSTGRES_URL"
 _SUPERUSER = "postgres"
 _READY_SECONDS = 60.0
-_STOP_SECONDS = 20.0
-_POLL_SECONDS = 0.02
 _START_ATTEMPTS = 3
 
-_SETTINGS = {
-    "listen_addresses": LOOPBACK,
-    "unix_socket_directories": "",
+SERVER_SETTINGS = {
     "max_connections": "100",
     "shared_buffers": "128MB",
     "timezone": "UTC",
@@ -40,35 +37,27 @@ _SETTINGS = {
     # the server included. Only without fsync (see open_postgres) it does not survive the end of the machine.
     "synchronous_commit": "on",
 }
+WITHOUT_FSYNC = {"fsync": "off", "full_page_writes": "off"}
+_EMBEDDED_SETTINGS = {"listen_addresses": LOOPBACK, "unix_socket_directories": ""}
 
 
-class PostgresServer:
+class PostgresServer(Server):
     """A running PostgreSQL server and the ways in which a test may hurt it.
 
     Nothing here is bound to an event loop. Its port and data stay the same over every stop and start.
     """
 
-    def __init__(self, superuser_url: str, owned: "_OwnedServer | None" = None) -> None:
+    def __init__(self, superuser_url: str, owned: OwnedServer | None = None) -> None:
+        super().__init__(POSTGRES_VARIABLE, owned)
         parts = urlsplit(superuser_url)
         self.superuser_url = superuser_url
         self.host = parts.hostname or LOOPBACK
         self.port = parts.port or 5432
-        self._owned = owned
 
     @property
     def is_embedded(self) -> bool:
-        """Whether this server was started here and may be stopped, restarted and frozen."""
-        return self._owned is not None
-
-    @property
-    def pid(self) -> int:
-        """The process id of the postmaster."""
-        return self._ours.running.pid
-
-    @property
-    def log(self) -> Path:
-        """The server's log file."""
-        return self._ours.log
+        """Whether this is the embedded server."""
+        return isinstance(self._owned, _EmbeddedPostgres)
 
     def url(self, database: str, *, user: str | None = None, password: str | None = None) -> str:
         """Return the URL of a database, for the superuser or for another role."""
@@ -78,7 +67,7 @@ class PostgresServer:
 
     def shown_url(self, database: str) -> str:
         """Return the URL of a database as it may stand on a screen: of a named server without the owner's password."""
-        if self.is_embedded:
+        if self.is_ours:
             return self.url(database)
         user = urlsplit(self.superuser_url).username or _SUPERUSER
         return urlunsplit(urlsplit(self.url(database, user=user))._replace(query=""))
@@ -91,26 +80,10 @@ class PostgresServer:
         """Stop as a crash does: every backend ends where it is, and the next start recovers from the log (SIGQUIT)."""
         await self._ours.stop(signal.SIGQUIT)
 
-    async def kill(self) -> None:
-        """Kill the postmaster and all its backends (SIGKILL)."""
-        await self._ours.running.kill()
-
-    async def start(self) -> None:
-        """Start again after a stop, on the same port and data, and wait until it answers."""
-        await self._ours.start()
-
     async def restart(self) -> None:
         """Do a fast stop and a start."""
         await self.stop_fast()
         await self.start()
-
-    def freeze(self) -> None:
-        """Suspend the postmaster and every backend: connections stay open, nothing answers (SIGSTOP)."""
-        self._ours.running.freeze()
-
-    def thaw(self) -> None:
-        """Let a frozen server go on (SIGCONT)."""
-        self._ours.running.thaw()
 
     async def create_database(self, name: str) -> str:
         """Create an empty database and return its superuser URL."""
@@ -128,35 +101,26 @@ class PostgresServer:
         finally:
             await connection.close()
 
-    @property
-    def _ours(self) -> "_OwnedServer":
-        if self._owned is None:
-            raise NotOursError(f"the server named by {POSTGRES_VARIABLE} is used, not controlled")
-        return self._owned
 
+class _EmbeddedPostgres(EmbeddedServer):
+    """PostgreSQL from its wheel, with a data directory of its own."""
 
-class _OwnedServer:
-    """The directory, the port and the process of a server that was started here."""
+    name = "postgres"
+    _environment: ClassVar = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    _stop_signal = signal.SIGINT
+    _stop_seconds = 20.0
+    _ready_seconds = _READY_SECONDS
 
     def __init__(self, directory: ServerDirectory, *, fsync: bool) -> None:
-        self.log = directory.path / "postgres.log"
+        super().__init__(directory)
         self.password = secrets.token_urlsafe(18)
-        self.port = free_port()
-        self._directory = directory
         self._data = directory.path / "data"
-        self._settings = _SETTINGS | ({} if fsync else {"fsync": "off", "full_page_writes": "off"})
-        self._process: KeptProcess | None = None
+        self._settings = SERVER_SETTINGS | _EMBEDDED_SETTINGS | ({} if fsync else WITHOUT_FSYNC)
         self._programs = Path()
 
     @property
     def superuser_url(self) -> str:
         return f"postgresql://{_SUPERUSER}:{self.password}@{LOOPBACK}:{self.port}/postgres"
-
-    @property
-    def running(self) -> KeptProcess:
-        if self._process is None or not self._process.is_running:
-            raise ServerError("the PostgreSQL server is not running")
-        return self._process
 
     async def create(self) -> None:
         """Make the data directory (`initdb`), owned by the account the server runs under."""
@@ -174,7 +138,7 @@ class _OwnedServer:
         finally:
             initdb.release()
         if status != 0:
-            raise ServerError(f"initdb ended with status {status}: {_tail(self.log)}")
+            raise ServerError(f"initdb ended with status {status}: {self.log_tail()}")
 
     def _find_programs(self, root: Path) -> Path:
         place = self._directory
@@ -188,67 +152,24 @@ class _OwnedServer:
             self._directory.account.own(secret)
         return secret
 
-    async def start(self) -> None:
-        """Start the server and wait until it answers a query; a port that was taken meanwhile is an error."""
+    async def _command(self) -> list[str | Path]:
         command: list[str | Path] = [self._programs / "postgres", "-D", self._data, "-p", str(self.port)]
         for name, value in self._settings.items():
             command += ["-c", f"{name}={value}"]
-        if self._process is not None:
-            if self._process.is_running:
-                raise ServerError("the PostgreSQL server is running already")
-            self._process.release()
-        self._process = await self._launch("postgres", command)
-        await self._answers()
+        return command
 
-    async def _launch(self, name: str, command: list[str | Path]) -> KeptProcess:
-        return await start_process(
-            Program(
-                name=name,
-                command=command,
-                log=self.log,
-                directory=self._directory.path,
-                account=self._directory.account,
-                environment={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "TZ": "UTC"},
-                stop_signal=signal.SIGINT,
-                remove=self._directory.remove,
-            )
-        )
-
-    async def _answers(self) -> None:
-        give_up_at = time.monotonic() + _READY_SECONDS
-        while True:
-            process = self.running_or_none()
-            if process is None:
-                raise ServerError(f"PostgreSQL ended while starting: {_tail(self.log)}")
-            try:
-                connection = await asyncpg.connect(self.superuser_url, timeout=5)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                if time.monotonic() >= give_up_at:
-                    raise ServerError(f"PostgreSQL does not answer: {error}; {_tail(self.log)}") from error
-                await asyncio.sleep(_POLL_SECONDS)
-                continue
-            await connection.close()
-            return
-
-    def running_or_none(self) -> KeptProcess | None:
-        """Return the process if it is running."""
-        return self._process if self._process is not None and self._process.is_running else None
-
-    async def stop(self, number: int) -> None:
-        await self.running.stop(number, grace_seconds=_STOP_SECONDS)
-
-    async def close(self) -> None:
-        """Stop the server if it is running, in order, and give its lifeline back."""
-        if self._process is not None:
-            try:
-                await self._process.stop(signal.SIGINT, grace_seconds=_STOP_SECONDS)
-            finally:
-                self._process.release()
+    async def _fault(self) -> Exception | None:
+        return await postgres_fault(self.superuser_url)
 
 
-def _tail(log: Path, lines: int = 5) -> str:
-    text = log.read_text(errors="replace") if log.exists() else ""
-    return " / ".join(text.splitlines()[-lines:]) or "its log is empty"
+async def postgres_fault(url: str, *, timeout_seconds: float = 5.0) -> Exception | None:
+    """Connect to a server; return why it did not let us in, or None when it did."""
+    try:
+        connection = await asyncpg.connect(url, timeout=timeout_seconds)
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        return error
+    await connection.close()
+    return None
 
 
 @contextlib.asynccontextmanager
@@ -269,17 +190,13 @@ async def open_postgres(directory: Path | None = None, *, fsync: bool = False) -
         ServerError: it did not start, or the named one does not answer.
     """
     if named := os.environ.get(POSTGRES_VARIABLE):
-        server = PostgresServer(named)
-        try:
-            connection = await asyncpg.connect(named, timeout=_READY_SECONDS)
-        except (OSError, ValueError, asyncpg.PostgresError) as error:
-            reason = f"{type(error).__name__}: {error}".rstrip(": ")
-            raise ServerError(f"the server that {POSTGRES_VARIABLE} names does not answer: {reason}") from error
-        await connection.close()
-        yield server
+        if (fault := await postgres_fault(named, timeout_seconds=_READY_SECONDS)) is not None:
+            reason = f"{type(fault).__name__}: {fault}".rstrip(": ")
+            raise ServerError(f"the server that {POSTGRES_VARIABLE} names does not answer: {reason}") from fault
+        yield PostgresServer(named)
         return
     async with open_directory(directory, "sandbox-postgres-") as place:
-        owned = _OwnedServer(place, fsync=fsync)
+        owned = _EmbeddedPostgres(place, fsync=fsync)
         try:
             await owned.create()
             await _start_on_a_free_port(owned)
@@ -288,13 +205,13 @@ async def open_postgres(directory: Path | None = None, *, fsync: bool = False) -
             await owned.close()
 
 
-async def _start_on_a_free_port(owned: _OwnedServer) -> None:
+async def _start_on_a_free_port(owned: _EmbeddedPostgres) -> None:
     """Start; when another process took the port between our choice and the start, choose another one."""
     for attempt in range(_START_ATTEMPTS):
         try:
             await owned.start()
         except ServerError:
-            if attempt + 1 == _START_ATTEMPTS or "Address already in use" not in _tail(owned.log):
+            if attempt + 1 == _START_ATTEMPTS or "Address already in use" not in owned.log_tail():
                 raise
             owned.port = free_port()
         else:

@@ -2,7 +2,8 @@
 
 It answers while the event loop is blocked, which is when it is needed most: then `/livez` says 200 until the loop has
 not turned for `stall_seconds`, and 503 from there on, `/readyz` says 503 after a second, and `/metrics` shows the
-lag. In Go a second `http.Server` on the same runtime does this, since nothing there can block the others.
+lag. Readiness is asked for each scrape, too, so that a monitor that only scrapes knows it. In Go a second `http.Server`
+on the same runtime does this, since nothing there can block the others.
 """
 
 from __future__ import annotations
@@ -62,7 +63,13 @@ class AdminServer:
         self._stop: asyncio.Event | None = None
         self._watched: asyncio.AbstractEventLoop | None = None
         self._last_turn = time.monotonic()
+        self._readiness = Readiness(False, {"process": "starting"})
         self._open = 0
+
+    @property
+    def readiness(self) -> Readiness:
+        """What the last question about readiness was answered, by a probe's or by a scrape's."""
+        return self._readiness
 
     @property
     def address(self) -> tuple[str, int]:
@@ -153,40 +160,41 @@ class AdminServer:
         await writer.drain()
 
     async def _answer(self, method: bytes, path: bytes) -> Answer:
-        routes = {b"/livez": self._liveness, b"/readyz": self._readiness, b"/metrics": self._metrics}
+        routes = {b"/livez": self._answer_live, b"/readyz": self._answer_ready, b"/metrics": self._answer_metrics}
         if path not in routes:
             return _plain(404)
         if method not in (b"GET", b"HEAD"):
             return _plain(405)
         return await routes[path]()
 
-    async def _liveness(self) -> Answer:
+    async def _answer_live(self) -> Answer:
         stalled = self.stalled_seconds
         is_live = stalled < self._settings.stall_seconds
         return (200 if is_live else 503), _JSON, orjson.dumps({"live": is_live, "stalled_seconds": round(stalled, 3)})
 
-    async def _readiness(self) -> Answer:
+    async def _answer_ready(self) -> Answer:
+        readiness = self._readiness = await self._ask_readiness()
+        body = orjson.dumps({"ready": readiness.is_ready, "not_ready": readiness.not_ready})
+        return (200 if readiness.is_ready else 503), _JSON, body
+
+    async def _answer_metrics(self) -> Answer:
+        self._readiness = await self._ask_readiness()
+        return 200, _METRICS, self._render_metrics()
+
+    async def _ask_readiness(self) -> Readiness:
         unknown = Readiness(False, {"event_loop": "not answering"})
         if self._watched is None or self.stalled_seconds >= UNREADY_SECONDS:
-            return _ready(unknown)
+            return unknown
         report = self._health.report()
         try:
             question = asyncio.run_coroutine_threadsafe(report, self._watched)
         except RuntimeError:  # the loop is closed
             report.close()
-            return _ready(unknown)
+            return unknown
         try:
-            return _ready(await asyncio.wait_for(asyncio.wrap_future(question), READINESS_TIMEOUT_SECONDS))
+            return await asyncio.wait_for(asyncio.wrap_future(question), READINESS_TIMEOUT_SECONDS)
         except TimeoutError:
-            return _ready(unknown)
-
-    async def _metrics(self) -> Answer:
-        return 200, _METRICS, self._render_metrics()
-
-
-def _ready(readiness: Readiness) -> Answer:
-    body = orjson.dumps({"ready": readiness.is_ready, "not_ready": readiness.not_ready})
-    return (200 if readiness.is_ready else 503), _JSON, body
+            return unknown
 
 
 def _plain(status: int) -> Answer:

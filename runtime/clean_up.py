@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+from prometheus_client import CollectorRegistry, Counter
 from pydantic import Field
 
 from patterns import Context, ContextError
@@ -45,18 +46,40 @@ class Kept:
     keep_seconds: float
 
 
+class CleanUpMetrics:
+    """What a process's clean-up did, by the kind of row."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.runs = Counter(
+            "lp_clean_up_runs", "Clean-ups of one kind of row: done, or failed.", ["of", "outcome"], registry=registry
+        )
+        self.rows = Counter("lp_clean_up_rows", "Old rows removed.", ["of"], registry=registry)
+
+    def begin(self, kind: str) -> None:
+        """Show zeros for a kind: a counter that first appears with its first event hides that event."""
+        self.rows.labels(kind)
+        for outcome in ("done", "failed"):
+            self.runs.labels(kind, outcome)
+
+
 class Cleaner:
     """The job of one process; any number of processes may run it, each row goes once.
 
     Args:
         settings: its bounds.
         kinds: what it removes, in this order.
+        metrics: what it tells about itself.
         rng: where the time of the first run comes from; seed it in tests.
     """
 
-    def __init__(self, settings: CleanUpSettings, *kinds: Kept, rng: random.Random | None = None) -> None:
+    def __init__(
+        self, settings: CleanUpSettings, *kinds: Kept, metrics: CleanUpMetrics, rng: random.Random | None = None
+    ) -> None:
         self._settings = settings
         self._kinds = kinds
+        self._metrics = metrics
+        for kept in kinds:
+            metrics.begin(kept.name)
         self._random = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
 
     async def run(self, ctx: Context) -> None:
@@ -75,8 +98,10 @@ class Cleaner:
                     try:
                         removed = await ctx.run(self._remove_old(kept))
                     except DependencyUnavailable as error:
+                        self._metrics.runs.labels(kept.name, "failed").inc()
                         _log.warning("Old rows were not removed", of=kept.name, reason=str(error))
                     else:
+                        self._metrics.runs.labels(kept.name, "done").inc()
                         _log.info("Removed old rows", of=kept.name, removed=removed)
 
     async def _remove_old(self, kept: Kept) -> int:
@@ -88,6 +113,7 @@ class Cleaner:
             limit = min(settings.rows_per_statement, settings.rows_per_run - removed)
             count = await kept.delete(older_than, limit)
             removed += count
+            self._metrics.rows.labels(kept.name).inc(count)
             if count < limit:
                 break
         return removed

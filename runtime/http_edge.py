@@ -95,7 +95,7 @@ class HttpEdge:
         self._overloaded = overloaded(settings.retry_after_seconds)
         self._problems = problems
         self._metrics = metrics if metrics is not None else HttpMetrics()
-        self._metrics.watch(lambda: self._in_flight)
+        self._metrics.watch(lambda: self._in_flight, settings.in_flight_max)
         self._access_log = AccessLog(write_line)
         self._in_flight = 0
         self._waiting: dict[_Exchange, None] = {}

@@ -40,13 +40,15 @@ class HttpMetrics(Collector):
         self._counts: dict[tuple[str, str, int], int] = {}
         self._durations: dict[tuple[str, str], _Durations] = {}
         self._in_flight: Callable[[], int] = int
+        self._in_flight_max = 0
         self._server: Callable[[], HttpStatistics] | None = None
         if registry is not None:
             registry.register(self)
 
-    def watch(self, in_flight: Callable[[], int]) -> None:
-        """Report what this returns as requests in flight."""
+    def watch(self, in_flight: Callable[[], int], in_flight_max: int) -> None:
+        """Report what this returns as requests in flight, and how many there may be."""
         self._in_flight = in_flight
+        self._in_flight_max = in_flight_max
 
     def watch_server(self, statistics: Callable[[], HttpStatistics]) -> None:
         """Report a server's connections and refusals, too."""
@@ -81,6 +83,9 @@ class HttpMetrics(Collector):
             durations.add_metric((method, route), _cumulated(row.buckets[:]), row.seconds)
         yield durations
         yield GaugeMetricFamily("lp_http_requests_in_flight", "Requests at work.", value=self._in_flight())
+        yield GaugeMetricFamily(
+            "lp_http_requests_in_flight_max", "Requests that may be at work at once.", value=self._in_flight_max
+        )
         if self._server is not None:
             yield from _server_metrics(self._server())
 

@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from runtime.health import Readiness
 from runtime.logs import log_statistics
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -45,6 +46,22 @@ class ProcessMetrics(Collector):
         if statistics is not None:
             yield CounterMetricFamily("lp_log_lines_written", "Log lines written.", value=statistics.written)
             yield CounterMetricFamily("lp_log_lines_dropped", "Log lines lost.", value=statistics.dropped)
+
+
+class ReadinessCollector(Collector):
+    """Tell what `/readyz` says, and of what is not ready the part and the reason."""
+
+    def __init__(self, readiness: Callable[[], Readiness]) -> None:
+        self._readiness = readiness
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics as they are now."""
+        readiness = self._readiness()
+        yield GaugeMetricFamily("lp_ready", "1 when the process takes traffic or records.", value=readiness.is_ready)
+        parts = GaugeMetricFamily("lp_not_ready", "1 for each part that is not ready.", labels=("part", "reason"))
+        for part, reason in readiness.not_ready.items():
+            parts.add_metric((part, reason), 1)
+        yield parts
 
 
 class StatisticsCollector(Collector):

@@ -26,7 +26,7 @@ from runtime.errors import SettingsError
 from runtime.hard_stop import EXIT_FAILED, HardStop
 from runtime.health import Health
 from runtime.logs import close_logs, configure_logs, flush_logs, get_logger
-from runtime.metrics import StatisticsCollector, register_process, registry, render_metrics
+from runtime.metrics import ReadinessCollector, StatisticsCollector, register_process, registry, render_metrics
 from runtime.settings import ProcessSettings, load_settings
 from runtime.signals import SignalInbox, hold_signals
 from runtime.stack import describe_tasks, describe_threads
@@ -170,6 +170,7 @@ async def _supervise(
     watchdog.start()
     registry.register(StatisticsCollector("event_loop", watchdog.statistics, counters=frozenset({"blocked"})))
     admin = AdminServer(settings.admin, process.health, render_metrics)
+    registry.register(ReadinessCollector(lambda: admin.readiness))
     try:
         admin.start(loop)
         log.info("Admin server listening", address=str(admin.address))

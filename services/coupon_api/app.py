@@ -6,7 +6,7 @@ from patterns import Channel, receive, select
 from runtime.api import build_api
 from runtime.auth import TokenVerifier
 from runtime.background import raise_reported, run_reporting
-from runtime.clean_up import Cleaner, Kept
+from runtime.clean_up import Cleaner, CleanUpMetrics, Kept
 from runtime.crash_point import CrashPoints
 from runtime.http_metrics import HttpMetrics
 from runtime.http_server import HttpServer
@@ -60,7 +60,7 @@ class Application:
             server = HttpServer(api, settings.http, process.health)
             metrics.watch_server(server.statistics)
             old_keys = Kept("idempotency keys", store.delete_old_keys, settings.idempotency.keep_seconds)
-            cleaner = Cleaner(settings.idempotency, old_keys)
+            cleaner = Cleaner(settings.idempotency, old_keys, metrics=CleanUpMetrics(registry))
 
             server_errors: Channel[BaseException] = Channel(1)
             shutdown = process.shutdown

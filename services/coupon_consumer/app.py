@@ -11,7 +11,7 @@ from typing import Final
 
 from patterns import Channel, Context, WaitGroup, receive, select
 from runtime.background import raise_reported, run_reporting
-from runtime.clean_up import Cleaner, Kept
+from runtime.clean_up import Cleaner, CleanUpMetrics, Kept
 from runtime.crash_point import CrashPoints
 from runtime.kafka_client import ClientConfig, client_config
 from runtime.kafka_consumer import KafkaConsumer
@@ -152,7 +152,8 @@ class Application:
             StatisticsCollector("kafka_ledger", lambda: consumer.statistics().ledger, counters=frozenset())
         )
         old_letters = Kept("dead letters", DeadLetters(pool, **place).remove_old, settings.dead_letters.keep_seconds)
-        return Parts(consumer, handler, watch, Cleaner(settings.dead_letters, old_letters))
+        cleaner = Cleaner(settings.dead_letters, old_letters, metrics=CleanUpMetrics(registry))
+        return Parts(consumer, handler, watch, cleaner)
 
     def _start(self, ctx: Context, parts: Parts, consumer_errors: Channel[BaseException]) -> WaitGroup:
         """Start the thread and the jobs beside it; what any of them cannot live with goes to `consumer_errors`."""

@@ -9,7 +9,7 @@ from patterns import Channel, receive, select
 from runtime.api import build_api
 from runtime.auth import TokenVerifier
 from runtime.background import Work, raise_reported, run_reporting
-from runtime.clean_up import Cleaner, Kept
+from runtime.clean_up import Cleaner, CleanUpMetrics, Kept
 from runtime.crash_point import CrashPoints
 from runtime.http_metrics import HttpMetrics
 from runtime.http_server import HttpServer
@@ -151,6 +151,7 @@ class Application:
             settings.clean_up,
             Kept("idempotency keys", store.delete_old_keys, settings.clean_up.keep_keys_seconds),
             Kept("outbox rows", outbox.delete_published, settings.clean_up.keep_outbox_seconds),
+            metrics=CleanUpMetrics(registry),
         )
         http_metrics = HttpMetrics(registry)
         api = build_api(

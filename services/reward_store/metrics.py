@@ -46,6 +46,8 @@ class CancelMetrics:
             ("end",),
             registry=registry,
         )
+        for end in ("cancelled", "refused", "put off", "rejected"):
+            self.ended.labels(end)  # zeros from the start: a counter that begins at one hides its first event
         self.taken_over = Counter(
             "lp_cancellations_taken_over", "Cancellations left unfinished by others and taken up.", registry=registry
         )

@@ -7,10 +7,13 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
 
 from runtime.admin import CONNECTIONS_MAX, AdminServer
 from runtime.health import Health
 from runtime.listener import open_listener
+from runtime.metrics import ReadinessCollector
 from runtime.settings import AdminSettings
 from tests.support.raw_http import RawClient, ask
 
@@ -65,6 +68,35 @@ async def test_readiness_names_what_is_not_ready(admin: AdminServer, health: Hea
     assert (await ask(admin.address, _get("/readyz?verbose=1"))).json() == {"ready": True, "not_ready": {}}
     health.set_draining()
     assert (await ask(admin.address, _get("/readyz"))).json()["not_ready"] == {"process": "draining"}
+
+
+async def test_scrape_asks_for_readiness_and_shows_it(health: Health) -> None:
+    """A monitor that only scrapes sees readiness as it is now, with the part that is missing and why."""
+    registry = CollectorRegistry()
+    server = AdminServer(AdminSettings(port=0), health, lambda: generate_latest(registry))
+    registry.register(ReadinessCollector(lambda: server.readiness))
+    is_down = True
+
+    async def check() -> None:
+        if is_down:
+            raise ConnectionRefusedError
+
+    health.add_check("postgres", check)
+    server.start(asyncio.get_running_loop())
+    try:
+        assert (
+            b'lp_not_ready{part="process",reason="starting"} 1.0' in (await ask(server.address, _get("/metrics"))).body
+        )
+        health.set_ready()
+        body = (await ask(server.address, _get("/metrics"))).body
+        assert b"lp_ready 0.0" in body
+        assert b'lp_not_ready{part="postgres",reason="ConnectionRefusedError"} 1.0' in body
+        is_down = False
+        body = (await ask(server.address, _get("/metrics"))).body
+        assert b"lp_ready 1.0" in body
+        assert b"lp_not_ready{" not in body
+    finally:
+        server.close()
 
 
 async def test_metrics_are_served_and_head_has_no_body(admin: AdminServer) -> None:

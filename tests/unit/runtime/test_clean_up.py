@@ -7,14 +7,19 @@ from functools import partial
 from random import Random
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from patterns import background
 from patterns.bubble import bubble
-from runtime.clean_up import Cleaner, CleanUpSettings, Kept
+from runtime.clean_up import Cleaner, CleanUpMetrics, CleanUpSettings, Kept
 from runtime.errors import DependencyUnavailable
 
 SETTINGS = CleanUpSettings(period_seconds=100.0, rows_per_statement=10, rows_per_run=25)
 HOUR = timedelta(hours=1)
+
+
+def _metrics(registry: CollectorRegistry | None = None) -> CleanUpMetrics:
+    return CleanUpMetrics(registry or CollectorRegistry())
 
 
 class AtOnce(Random):
@@ -55,7 +60,7 @@ class Shelf:
 async def _clean(seconds: float, *shelves: Shelf, seed: int | None = None) -> None:
     kinds = [Kept("things", shelf.delete, 3_600.0) for shelf in shelves]
     with background().with_timeout(seconds) as ctx:
-        await Cleaner(SETTINGS, *kinds, rng=AtOnce() if seed is None else Random(seed)).run(ctx)
+        await Cleaner(SETTINGS, *kinds, metrics=_metrics(), rng=AtOnce() if seed is None else Random(seed)).run(ctx)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +88,7 @@ def test_each_kind_has_its_bound_and_its_age() -> None:
         keys, rows = Shelf(100), Shelf(12)
         kinds = (Kept("keys", keys.delete, 3_600.0), Kept("rows", rows.delete, 60.0))
         with background().with_timeout(50) as ctx:
-            await Cleaner(SETTINGS, *kinds, rng=AtOnce()).run(ctx)
+            await Cleaner(SETTINGS, *kinds, metrics=_metrics(), rng=AtOnce()).run(ctx)
         assert keys.asked == [(HOUR, 10), (HOUR, 10), (HOUR, 5)]
         assert rows.asked == [(timedelta(minutes=1), 10)] * 2
 
@@ -116,6 +121,28 @@ def test_one_kind_that_cannot_be_removed_leaves_the_others_alone() -> None:
     assert (away.old, other.old) == (5, 0)
 
 
+def test_runs_and_rows_are_counted_by_kind_and_outcome_from_zero_on() -> None:
+    """Before the first run the counters stand at zero; then each kind has its runs done, failed, and its rows."""
+    registry = CollectorRegistry()
+    away, other = Shelf(5, failures=9), Shelf(12)
+    kinds = (Kept("keys", away.delete, 60.0), Kept("rows", other.delete, 60.0))
+    cleaner = Cleaner(SETTINGS, *kinds, metrics=_metrics(registry), rng=AtOnce())
+
+    def counted(kind: str) -> tuple[float | None, ...]:
+        runs = (
+            registry.get_sample_value("lp_clean_up_runs_total", {"of": kind, "outcome": o}) for o in ("done", "failed")
+        )
+        return (*runs, registry.get_sample_value("lp_clean_up_rows_total", {"of": kind}))
+
+    async def scene() -> None:
+        assert (counted("keys"), counted("rows")) == ((0, 0, 0), (0, 0, 0))
+        with background().with_timeout(150) as ctx:
+            await cleaner.run(ctx)
+        assert (counted("keys"), counted("rows")) == ((0, 2, 0), (2, 0, 12))
+
+    bubble(scene)
+
+
 def test_context_that_ends_during_a_run_lets_no_further_statement_begin() -> None:
     """A stop does not wait for a long run, nor for the kinds that were still to come."""
 
@@ -123,7 +150,7 @@ def test_context_that_ends_during_a_run_lets_no_further_statement_begin() -> Non
         with background().with_cancel() as ctx:
             long, next_kind = Shelf(1_000, when_asked=ctx.cancel), Shelf(5)
             kinds = [Kept("things", shelf.delete, 60.0) for shelf in (long, next_kind)]
-            await asyncio.wait_for(Cleaner(SETTINGS, *kinds, rng=AtOnce()).run(ctx), 50)
+            await asyncio.wait_for(Cleaner(SETTINGS, *kinds, metrics=_metrics(), rng=AtOnce()).run(ctx), 50)
             assert (long.limits, next_kind.limits) == ([10], [])
 
     bubble(scene)
@@ -138,7 +165,9 @@ def test_context_that_ends_interrupts_a_statement_that_hangs() -> None:
 
     async def scene() -> None:
         with background().with_timeout(50) as ctx:
-            await asyncio.wait_for(Cleaner(SETTINGS, Kept("things", hang, 60.0), rng=AtOnce()).run(ctx), 60)
+            await asyncio.wait_for(
+                Cleaner(SETTINGS, Kept("things", hang, 60.0), metrics=_metrics(), rng=AtOnce()).run(ctx), 60
+            )
 
     bubble(scene)
 
@@ -150,7 +179,7 @@ def test_context_that_has_ended_lets_nothing_begin() -> None:
         shelf = Shelf(1)
         with background().with_cancel() as ctx:
             ctx.cancel()
-            await Cleaner(SETTINGS, Kept("things", shelf.delete, 60.0), rng=AtOnce()).run(ctx)
+            await Cleaner(SETTINGS, Kept("things", shelf.delete, 60.0), metrics=_metrics(), rng=AtOnce()).run(ctx)
         assert shelf.asked == []
 
     bubble(scene)

@@ -32,12 +32,13 @@ def test_scrape_shows_counts_and_cumulated_durations() -> None:
 
 
 def test_scrape_shows_the_server_that_is_watched() -> None:
-    """Connections and refusals of a server appear once it is watched."""
+    """Requests in flight with their bound, connections and refusals of a server appear once it is watched."""
     registry = CollectorRegistry()
     metrics = HttpMetrics(registry)
-    metrics.watch(lambda: 3)
+    metrics.watch(lambda: 3, 128)
     metrics.watch_server(lambda: HttpStatistics(5, 10, 3, {"body_bytes": 2}))
     text = generate_latest(registry).decode()
     assert "lp_http_requests_in_flight 3.0" in text
+    assert "lp_http_requests_in_flight_max 128.0" in text
     assert "lp_http_connections 5.0" in text
     assert 'lp_http_refused_total{reason="body_bytes"} 2.0' in text

@@ -9,7 +9,7 @@ import socket
 import sys
 
 TIMEOUT_SECONDS = 2.5
-"""Of connecting, and of each wait for more of the answer; Docker's own limit (3 s) bounds the whole."""
+"""Of connecting, and of each wait for more of the answer; Docker's own limit (5 s) bounds the whole."""
 _ANSWER_BYTES_MAX = 65_536
 
 

@@ -1,4 +1,4 @@
-"""Make the secrets that are missing, each in the directory of everyone who may read it: `python -m deploy.secrets ROOT`.
+"""Make the secrets that are missing, for everyone who reads them: `python -m deploy.secrets ROOT`.
 
 Below `ROOT` each reader has a directory, in compose a volume of its own, which it alone mounts, read-only. Files are
 owner-and-group readable (0440) and appear whole or not at all. What is there is never overwritten: a run that was cut

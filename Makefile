@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 SECONDS_OF_TRAFFIC := $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),)
 READY := $(VENV)/.locked
 
-.PHONY: help demo check test bench token lock format clean
+.PHONY: help demo check test test-containers bench token lock format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements/dev.txt
 	@test -n "$(PYTHON)" || { echo "This needs Python 3.11 to 3.14, and found none (Debian: apt-get install python3 python3-venv)." >&2; exit 1; }
@@ -36,6 +36,9 @@ test: $(READY) ## every test that needs no Docker: unit, integration, end to end
 	$(BIN)/pytest tests/unit/patterns --numprocesses auto --dist worksteal --timeout 60 --cov --cov-report=term
 	$(BIN)/pytest tests/unit --ignore=tests/unit/patterns --numprocesses auto --dist worksteal
 	$(BIN)/pytest tests --ignore=tests/unit
+
+test-containers: $(READY) ## the tests on PostgreSQL and Apache Kafka from their images, and those that need them (needs Docker)
+	TEST_SERVERS=containers $(BIN)/pytest tests/integration tests/containers
 
 bench: $(READY) ## ratios against references measured in the same run; rewrites docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks

@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.servers import database, kafka, own_kafka, own_postgres, postgres, topic
+from tests.support.servers import (
+    IN_CONTAINERS,
+    SERVER_FIXTURES,
+    check_kind,
+    database,
+    kafka,
+    own_kafka,
+    own_postgres,
+    postgres,
+    topic,
+)
 
 __all__ = ["database", "kafka", "own_kafka", "own_postgres", "postgres", "topic"]
 
@@ -14,12 +24,32 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 _TESTS = Path(__file__).parent
-_LIMIT_SECONDS = {"integration": 60, "end_to_end": 180, "faults": 300}
+_LIMIT_SECONDS = {"integration": 60, "containers": 240, "end_to_end": 180, "faults": 300}
+_CONTAINER_START_SECONDS = 60
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests on real servers and processes more than the 10 s of a unit test; a test's own mark still wins."""
+def pytest_configure() -> None:
+    """Refuse a setting that would be taken for another."""
+    check_kind()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give tests on real servers and processes more than the 10 s of a unit test; a test's own mark still wins.
+
+    With servers in containers, integration tests that use no server are left out: they would only repeat themselves.
+    """
+    repeated = [item for item in items if IN_CONTAINERS and _kind(item) == "integration" and not _needs_servers(item)]
+    if repeated:
+        config.hook.pytest_deselected(items=repeated)
+        items[:] = [item for item in items if item not in repeated]
     for item in items:
-        kind = item.path.relative_to(_TESTS).parts[0] if item.path.is_relative_to(_TESTS) else ""
-        if kind in _LIMIT_SECONDS and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(_LIMIT_SECONDS[kind]))
+        if (limit := _LIMIT_SECONDS.get(_kind(item))) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(limit + IN_CONTAINERS * _CONTAINER_START_SECONDS))
+
+
+def _kind(item: pytest.Item) -> str:
+    return item.path.relative_to(_TESTS).parts[0] if item.path.is_relative_to(_TESTS) else ""
+
+
+def _needs_servers(item: pytest.Item) -> bool:
+    return not SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))

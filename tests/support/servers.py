@@ -1,16 +1,60 @@
-"""Real servers for tests: one of each a session, a fresh database and topic a test."""
+"""Real servers for tests: one of each a session, a fresh database and topic a test.
+
+They are the embedded ones, or, with `TEST_SERVERS=containers`, PostgreSQL and Apache Kafka from their official images.
+"""
 
 import asyncio
 import contextlib
+import os
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from typing import Any, TypeVar
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, TypeVar
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from sandbox.servers import KafkaServer, PostgresServer, open_kafka, open_postgres
+from tests.support.containers import engine_fault, open_kafka_container, open_postgres_container
 
 T = TypeVar("T")
+
+VARIABLE: Final = "TEST_SERVERS"
+SERVER_FIXTURES: Final = frozenset({"postgres", "kafka", "own_postgres", "own_kafka"})
+_KINDS: Final = ("embedded", "containers")
+IN_CONTAINERS: Final = os.environ.get(VARIABLE, _KINDS[0]) == _KINDS[1]
+
+embedded_only = pytest.mark.skipif(IN_CONTAINERS, reason="is about the embedded servers themselves")
+
+
+def check_kind() -> None:
+    """Refuse a kind of servers that there is not.
+
+    Raises:
+        pytest.UsageError: the variable names one.
+    """
+    if (kind := os.environ.get(VARIABLE, _KINDS[0])) not in _KINDS:
+        raise pytest.UsageError(f"{VARIABLE} is {kind!r}, not one of: {', '.join(_KINDS)}")
+
+
+def need_engine() -> None:
+    """Skip the test where no container engine answers; in a pipeline, where nobody reads of skips, fail it."""
+    if (fault := engine_fault()) is not None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no container engine answers: {fault}")
+
+
+def _open_postgres() -> AbstractAsyncContextManager[PostgresServer]:
+    if not IN_CONTAINERS:
+        return open_postgres()
+    need_engine()
+    return open_postgres_container()
+
+
+def _open_kafka() -> AbstractAsyncContextManager[KafkaServer]:
+    if not IN_CONTAINERS:
+        return open_kafka()
+    need_engine()
+    return open_kafka_container()
 
 
 def run_apart(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -43,28 +87,28 @@ def _opened(context: contextlib.AbstractAsyncContextManager[T]) -> Iterator[T]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """One PostgreSQL server for the whole session; do not stop or freeze it, others use it."""
-    with _opened(open_postgres()) as server:
+    with _opened(_open_postgres()) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[KafkaServer]:
     """One broker for the whole session; do not stop or freeze it, others use it."""
-    with _opened(open_kafka()) as server:
+    with _opened(_open_kafka()) as server:
         yield server
 
 
 @pytest.fixture
 async def own_postgres() -> AsyncIterator[PostgresServer]:
     """A PostgreSQL server for one test alone, to be stopped, killed and frozen at will."""
-    async with open_postgres() as server:
+    async with _open_postgres() as server:
         yield server
 
 
 @pytest.fixture
 async def own_kafka() -> AsyncIterator[KafkaServer]:
     """A broker for one test alone, to be stopped, killed and frozen at will."""
-    async with open_kafka() as server:
+    async with _open_kafka() as server:
         yield server
 
 
@@ -88,6 +132,29 @@ async def create_topic(server: KafkaServer, *, partitions: int = 6) -> str:
     name = f"test-{uuid.uuid4().hex[:12]}"
     await server.create_topic(name, partitions=partitions)
     return name
+
+
+async def make_topic_anew(server: KafkaServer, name: str) -> None:
+    """Replace a topic that consumers may be reading by an empty one of the same name and another id.
+
+    The embedded broker is restarted for it, which forgets every topic: to delete one there would end its consumers.
+    """
+    if server.is_embedded:
+        await server.stop()
+        await server.start()
+        await server.create_topic(name)
+        return
+    await server.delete_topic(name)
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await server.create_topic(name)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # it is deleted a moment after the answer
+                    raise
+                await asyncio.sleep(0.05)
+            else:
+                return
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from sandbox.servers import (
 )
 from sandbox.servers.account import unprivileged_account
 from sandbox.servers.wheel import wheel_directory
+from tests.support.servers import embedded_only
 
 _Opener = Callable[[], AbstractAsyncContextManager[PostgresServer | KafkaServer]]
 
@@ -129,6 +130,7 @@ async def test_kafka_frozen_delivers_when_thawed(own_kafka: KafkaServer) -> None
     assert [message.error() for message in delivered] == [None]
 
 
+@embedded_only
 async def test_kafka_started_again_is_empty(own_kafka: KafkaServer) -> None:
     """The embedded broker keeps nothing over a stop: the same topic can be made again and holds no record."""
     await own_kafka.create_topic("memory")
@@ -201,6 +203,7 @@ def _command(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
 
 
+@embedded_only
 @as_root
 async def test_servers_started_by_root_run_unprivileged(postgres: PostgresServer, kafka: KafkaServer) -> None:
     """No server runs as root, and its directory belongs to the account it runs under."""

@@ -12,6 +12,7 @@ from tests.support.coupon_consumer_process import CouponConsumerProcess, run_com
 from tests.support.coupon_events import RawRecord, cancelled, produce, record_of, some_event
 from tests.support.eventually import eventually
 from tests.support.foreign_producer import produce_with_header
+from tests.support.servers import make_topic_anew
 
 POISON = [
     (RawRecord(None, b"0123456789ABCDEF"), "TombstoneError"),
@@ -220,10 +221,8 @@ async def test_topic_made_anew_is_read_from_its_beginning(fragile_kafka: World) 
             return await world.stored_records() == world.records
 
         await eventually(are_read, seconds=40)
-        await world.kafka.stop()
-        await world.kafka.start()
         before = world.records
-        await world.kafka.create_topic(world.topic)
+        await make_topic_anew(world.kafka, world.topic)
         await world.produce([some_event() for _ in range(300)])
         await service.wait_event("The topic was made anew", seconds=60)
         await eventually(are_read, seconds=60)

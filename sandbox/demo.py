@@ -12,14 +12,14 @@ import asyncio
 import dataclasses
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 
 from patterns import Context, ContextError, ErrorGroup, Shutdown, ShutdownResult, receive, select
 from sandbox.audit import Verdict, audit
-from sandbox.balancer import Balancer
+from sandbox.crowd import Crowd
 from sandbox.holdings import read_holdings
 from sandbox.instance import Instance, Service
 from sandbox.journal import Journal, Seed, read_journal
@@ -29,53 +29,58 @@ from sandbox.screen import Screen, open_screen
 from sandbox.seed import make_seed, plant
 from sandbox.servers import ServerError
 from sandbox.system import System, open_system
-from sandbox.traffic import Traffic
+from sandbox.world import World
 
 _MEMBERS = 200
 _POINTS = 4_000
-_REQUEST_SECONDS = 15.0
 _UNLIMITED_RESTART_SECONDS = 10.0
 _DRAIN_SECONDS = 60.0
 _STOP_SECONDS = 180.0
-_POLL_SECONDS = 0.1
 _INTERRUPTED = 130
 
 
 class Demo:
-    """One run of the demo on a system whose services are up."""
+    """One run of the demo on a platform whose services are up.
 
-    def __init__(self, system: System, journal: Journal, seed: Seed, screen: Screen, *, rate: float) -> None:
-        self._system = system
+    Args:
+        world: the platform.
+        journal: where the members write down what they do.
+        seed: the members, and what they may redeem.
+        screen: where it is shown.
+        rate: requests a second on average.
+        restarted: the services of which every instance is replaced in the middle.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        journal: Journal,
+        seed: Seed,
+        screen: Screen,
+        *,
+        rate: float,
+        restarted: Sequence[Service] = (Service.REWARD_STORE, Service.COUPON_CONSUMER),
+    ) -> None:
+        self._world = world
         self._journal = journal
         self._screen = screen
-        self._balancers = {
-            service: Balancer(self._instances_of(service), system.client, timeout_seconds=_REQUEST_SECONDS)
-            for service in (Service.REWARD_STORE, Service.COUPON_API)
-        }
+        self._restarted = restarted
         random_seed = secrets.randbits(32)
         screen.say(f"traffic seed {random_seed}, {rate:g} requests a second on average")
-        self._traffic = Traffic(
-            self._balancers,
-            journal,
-            seed,
-            system.token,
-            rate=rate,
-            random=Random(random_seed),  # noqa: S311 - a load, no secret
-        )
+        random = Random(random_seed)  # noqa: S311 - a load, no secret
+        self._crowd = Crowd(world, journal, seed, rate=rate, random=random)
 
     async def run(self, shutdown: Shutdown, seconds: float | None) -> ShutdownResult:
         """Send traffic until told to stop, then stop everything but the databases, in order."""
         async with self._observed() as observer, ErrorGroup() as watchers:
-            for balancer in self._balancers.values():
-                await watchers.go(balancer.watch)
             await watchers.go(self._show, observer)
             stopping = shutdown.ctx.with_cancel()
             async with ErrorGroup() as work:
-                await work.go(self._traffic.run, stopping)
-                await work.go(self._direct, stopping, seconds)
+                await work.go(self._crowd.run, stopping)
+                await work.go(self._direct, stopping, shutdown.forced, seconds)
             result = await shutdown.run(
                 ("the backlog drains", lambda: self._drain(observer)),
-                ("the services stop", self._system.stop_services),
+                ("the services stop", self._world.stop_services),
             )
             self._screen.show(await observer.look())
             watchers.cancel()
@@ -84,15 +89,13 @@ class Demo:
     async def verdict(self) -> Verdict:
         """Audit the books; an instance that did not end with status 0 counts as a difference."""
         record = read_journal(self._journal.directory)
-        verdict = audit(record, await read_holdings(self._system.rewards_url, self._system.coupons_url))
-        ends = [
-            f"{stopped.name} ended with status {stopped.status}" for stopped in self._system.ended if stopped.status
-        ]
+        verdict = audit(record, await read_holdings(self._world.rewards_url, self._world.coupons_url))
+        ends = [f"{stopped.name} ended with status {stopped.status}" for stopped in self._world.ended if stopped.status]
         return dataclasses.replace(verdict, differences=(*verdict.differences, *ends))
 
     @asynccontextmanager
     async def _observed(self) -> AsyncIterator[Observer]:
-        observer = await open_observer(self._system, self._traffic)
+        observer = await open_observer(self._world, self._crowd.traffic)
         try:
             yield observer
         finally:
@@ -103,30 +106,31 @@ class Demo:
             self._screen.show(await observer.look())
             await asyncio.sleep(self._screen.period_seconds)
 
-    async def _direct(self, stopping: Context, seconds: float | None) -> None:
-        """Let the traffic run for its time, replace two instances in the middle of it, and then end it."""
+    async def _direct(self, stopping: Context, forced: Context, seconds: float | None) -> None:
+        """Let the traffic run for its time, replace instances in the middle of it, and then end it."""
         loop = asyncio.get_running_loop()
         ends_at = None if seconds is None else loop.time() + seconds
         await _pause(stopping, _UNLIMITED_RESTART_SECONDS if seconds is None else seconds / 4)
-        for service in (Service.REWARD_STORE, Service.COUPON_CONSUMER):
-            if not stopping.is_done:
-                await self._replace_one(stopping, service)
+        for service in self._restarted:
+            for old in [one for one in self._world.instances if one.service is service]:
+                if not stopping.is_done:
+                    await self._replace(forced, old)
         await _pause(stopping, None if ends_at is None else ends_at - loop.time())
         stopping.cancel()
 
-    async def _replace_one(self, stopping: Context, service: Service) -> None:
-        failed_before = self._traffic.statistics().failed
-        old = self._instances_of(service)()[0]
-        self._screen.say(f"rolling restart of {service}: starting a second instance")
+    async def _replace(self, forced: Context, old: Instance) -> None:
+        """Replace an instance, to the end even if the demo is told to stop meanwhile, unless the stop is forced."""
+        failed_before = self._crowd.traffic.statistics().failed
+        self._screen.say(f"rolling restart of {old.service}: replacing {old.name}")
         try:
-            new = await stopping.run(self._system.start(service))
-            self._screen.say(f"rolling restart of {service}: {new.name} is ready, stopping {old.name}")
-            ended = await self._system.stop(old)
+            new = await forced.run(self._world.replace(old))
         except ContextError:
             return
-        failed = self._traffic.statistics().failed - failed_before
+        failed = self._crowd.traffic.statistics().failed - failed_before
+        self._screen.say(f"rolling restart of {old.service}: {new.name} is ready")
         self._screen.say(
-            f"rolling restart of {service}: {ended.name} ended with status {ended.status}, {failed} requests failed"
+            f"rolling restart of {old.service}: {old.name} ended with status {self._world.ended[-1].status}, "
+            f"{failed} requests failed"
         )
 
     async def _drain(self, observer: Observer) -> None:
@@ -134,13 +138,9 @@ class Demo:
         self._screen.say("traffic has ended; waiting for the backlog to drain")
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
-                while not (await observer.look()).is_drained:  # noqa: ASYNC110 - databases set no event
-                    await asyncio.sleep(_POLL_SECONDS)
+                await observer.wait_drained()
         except TimeoutError:
             self._screen.say(f"the backlog has not drained within {_DRAIN_SECONDS:g} s")
-
-    def _instances_of(self, service: Service) -> Callable[[], list[Instance]]:
-        return lambda: [instance for instance in self._system.instances if instance.service is service]
 
 
 async def _pause(ctx: Context, seconds: float | None) -> None:

@@ -1,9 +1,10 @@
-"""One running process of a service."""
+"""One running instance of a service: where it answers, and how it is stopped."""
 
 import asyncio
 import math
 import signal
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
@@ -24,20 +25,26 @@ class Service(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
-    """A process of a service, with the addresses it answers on.
+class Stopped:
+    """How one instance ended."""
+
+    name: str
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The addresses that an instance of a service answers on.
 
     Attributes:
-        name: the service and a number, as its log lines have it.
+        name: the service and what tells this instance from the others.
         service: which service it is one of.
-        process: the operating system's side of it.
         base_url: where members reach it; None for one that serves nobody.
         admin_url: where it tells about its health and its metrics.
     """
 
     name: str
     service: Service
-    process: KeptProcess
     base_url: str | None
     admin_url: str
 
@@ -49,23 +56,9 @@ class Instance:
             return False
         return status == HTTPStatus.OK
 
-    async def wait_until_ready(self, timeout_seconds: float) -> None:
-        """Wait until it says that it is ready and, if it is a consumer, until it has been given partitions.
-
-        A consumer is ready before its group has let it in. The embedded broker never recovers a group whose leader
-        leaves while another member joins, so the old instance must not be stopped before the new one reads.
-
-        Raises:
-            ServerError: it ended, or was not ready in time; the message names its log.
-        """
-        give_up_at = time.monotonic() + timeout_seconds
-        while not (await self.is_ready() and await self._has_work()):
-            if not self.process.is_running:
-                status = await self.process.wait(0)
-                raise ServerError(f"{self.name} ended with status {status} while starting; see {self.process.log}")
-            if time.monotonic() >= give_up_at:
-                raise ServerError(f"{self.name} is not ready after {timeout_seconds:g} s; see {self.process.log}")
-            await asyncio.sleep(_POLL_SECONDS)
+    async def has_work(self) -> bool:
+        """Ask whether it has been given something to do: a consumer is ready before its group has let it in."""
+        return self.service is not Service.COUPON_CONSUMER or bool(await self.total(_OWNED))
 
     async def total(self, metric: str) -> float | None:
         """Return a metric's value, summed over its labels; None when it is unknown or the instance does not answer."""
@@ -78,9 +71,69 @@ class Instance:
         known = [value for value in values if not math.isnan(value)]
         return sum(known) if known else None
 
-    async def _has_work(self) -> bool:
-        return self.service is not Service.COUPON_CONSUMER or bool(await self.total(_OWNED))
+
+@dataclass(frozen=True, slots=True)
+class Instance(Endpoint, ABC):
+    """An endpoint that was started here and can be stopped."""
+
+    async def wait_until_ready(self, timeout_seconds: float) -> None:
+        """Wait until it says that it is ready and, if it is a consumer, until it has been given partitions.
+
+        A consumer is ready before its group has let it in. The embedded broker never recovers a group whose leader
+        leaves while another member joins, so the old instance must not be stopped before the new one reads.
+
+        Raises:
+            ServerError: it ended, or was not ready in time; the message names its log.
+        """
+        give_up_at = time.monotonic() + timeout_seconds
+        while not (await self.is_ready() and await self.has_work()):
+            status = await self.status()
+            if status is not None:
+                raise ServerError(f"{self.name} ended with status {status} while starting; see {self.log}")
+            if time.monotonic() >= give_up_at:
+                raise ServerError(f"{self.name} is not ready after {timeout_seconds:g} s; see {self.log}")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    @property
+    @abstractmethod
+    def log(self) -> str:
+        """Where its log is to be found."""
+
+    @abstractmethod
+    async def status(self) -> int | None:
+        """Return the status it ended with; None while it runs."""
+
+    @abstractmethod
+    async def stop(self, grace_seconds: float) -> int:
+        """Send SIGTERM, wait for its end, and return its status; one that takes longer is killed (status 137)."""
+
+    @abstractmethod
+    async def kill(self) -> None:
+        """Kill it as the kernel would, and wait for its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInstance(Instance):
+    """An instance that is a process of this machine; `process` is the operating system's side of it."""
+
+    process: KeptProcess
+
+    @property
+    def log(self) -> str:
+        """The path of its log file."""
+        return str(self.process.log)
+
+    async def status(self) -> int | None:
+        """Return the status it ended with; None while it runs."""
+        return None if self.process.is_running else await self.process.wait(0)
 
     async def stop(self, grace_seconds: float) -> int:
         """Send SIGTERM, wait for its end, and return its status; one that takes longer is killed (status 137)."""
-        return await self.process.stop(signal.SIGTERM, grace_seconds=grace_seconds)
+        status = await self.process.stop(signal.SIGTERM, grace_seconds=grace_seconds)
+        self.process.release()
+        return status
+
+    async def kill(self) -> None:
+        """Kill it as the kernel would, and wait for its end."""
+        await self.process.kill()
+        self.process.release()

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import asyncpg
 
 from sandbox.instance import Service
-from sandbox.system import System
 from sandbox.traffic import Traffic, TrafficStatistics
+from sandbox.world import Platform
 
 _TIMEOUT_SECONDS = 10.0
+_POLL_SECONDS = 0.1
 _LAG = "lp_consumer_lag_records"
 
 _REWARDS = """
@@ -65,12 +66,12 @@ class Observer:
 
     def __init__(
         self,
-        system: System,
+        platform: Platform,
         traffic: Traffic,
         rewards: "asyncpg.Connection[asyncpg.Record]",
         coupons: "asyncpg.Connection[asyncpg.Record]",
     ) -> None:
-        self._system = system
+        self._platform = platform
         self._traffic = traffic
         self._rewards = rewards
         self._coupons = coupons
@@ -87,7 +88,7 @@ class Observer:
         coupons = await self._coupons.fetchrow(_COUPONS)
         if rewards is None or coupons is None:
             raise AssertionError("a query without a condition returns its row")
-        instances = list(self._system.instances)
+        instances = list(self._platform.instances)
         ready = await asyncio.gather(*(instance.is_ready() for instance in instances))
         return Observation(
             seconds=now - self._began_at,
@@ -102,8 +103,20 @@ class Observer:
             instances={instance.name: is_ready for instance, is_ready in zip(instances, ready, strict=True)},
         )
 
+    async def wait_drained(self, *, more_records: int = 0) -> None:
+        """Wait, without a limit of its own, until everything that was promised has arrived.
+
+        Args:
+            more_records: how many records are on the topic that nobody was promised.
+        """
+        while True:
+            seen = await self.look()
+            if seen.is_drained and seen.coupons + seen.dead_letters >= seen.redemptions + more_records:
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+
     async def _lag(self) -> int | None:
-        consumers = [one for one in self._system.instances if one.service is Service.COUPON_CONSUMER]
+        consumers = [one for one in self._platform.instances if one.service is Service.COUPON_CONSUMER]
         lags = await asyncio.gather(*(consumer.total(_LAG) for consumer in consumers))
         known = [lag for lag in lags if lag is not None]
         return int(max(known)) if known else None  # each tells of the whole group
@@ -114,12 +127,18 @@ class Observer:
         await self._coupons.close()
 
 
-async def open_observer(system: System, traffic: Traffic) -> Observer:
-    """Connect to both databases."""
-    rewards = await asyncpg.connect(system.rewards_url, timeout=_TIMEOUT_SECONDS, command_timeout=_TIMEOUT_SECONDS)
+async def open_observer(platform: Platform, traffic: Traffic) -> Observer:
+    """Connect to both databases.
+
+    Raises:
+        OSError, TimeoutError, asyncpg.PostgresError: a database cannot be reached.
+    """
+    rewards = await asyncpg.connect(platform.rewards_url, timeout=_TIMEOUT_SECONDS, command_timeout=_TIMEOUT_SECONDS)
     try:
-        coupons = await asyncpg.connect(system.coupons_url, timeout=_TIMEOUT_SECONDS, command_timeout=_TIMEOUT_SECONDS)
+        coupons = await asyncpg.connect(
+            platform.coupons_url, timeout=_TIMEOUT_SECONDS, command_timeout=_TIMEOUT_SECONDS
+        )
     except BaseException:
         await rewards.close()
         raise
-    return Observer(system, traffic, rewards, coupons)
+    return Observer(platform, traffic, rewards, coupons)

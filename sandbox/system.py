@@ -8,7 +8,6 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -18,7 +17,7 @@ from deploy.migrate import migrate
 from deploy.settings import MigrateSettings, Password
 from runtime.auth import sign_token
 from sandbox.http_client import HttpClient
-from sandbox.instance import Instance, Service
+from sandbox.instance import Instance, ProcessInstance, Service, Stopped
 from sandbox.servers import KafkaServer, PostgresServer, Program, open_kafka, open_postgres, start_process
 from sandbox.servers.address import LOOPBACK, free_port
 
@@ -32,14 +31,6 @@ _BACKLOG = 1_024
 _OPERATOR_LIFETIME_SECONDS = 7 * 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """How one instance ended."""
-
-    name: str
-    status: int
-
-
 class System:
     """Running servers, and the services that were started on them.
 
@@ -51,7 +42,7 @@ class System:
         self.directory = directory
         self.postgres = postgres
         self.kafka = kafka
-        self.instances: list[Instance] = []
+        self.instances: list[ProcessInstance] = []
         self.ended: list[Stopped] = []
         self.client = HttpClient()
         # In a server started here everything is ours; in one that was named, each run gets names of its own.
@@ -95,7 +86,7 @@ class System:
         await migrate(self._migrate_settings())
         await self.kafka.create_topic(self.topic, partitions=PARTITIONS)
 
-    async def start(self, service: Service, environment: Mapping[str, str] | None = None) -> Instance:
+    async def start(self, service: Service, environment: Mapping[str, str] | None = None) -> ProcessInstance:
         """Start one more instance of a service and wait until it is ready.
 
         Args:
@@ -109,7 +100,7 @@ class System:
         await instance.wait_until_ready(_READY_SECONDS)
         return instance
 
-    async def launch(self, service: Service, environment: Mapping[str, str] | None = None) -> Instance:
+    async def launch(self, service: Service, environment: Mapping[str, str] | None = None) -> ProcessInstance:
         """Start one more instance of a service without waiting for its readiness."""
         self._counts[service] += 1
         name = f"{service}-{self._counts[service]}"
@@ -131,7 +122,7 @@ class System:
             )
         )
         base_url = None if listener is None else self.base_url(service)
-        instance = Instance(name, service, process, base_url, f"http://{LOOPBACK}:{admin_port}")
+        instance = ProcessInstance(name, service, base_url, f"http://{LOOPBACK}:{admin_port}", process)
         self.instances.append(instance)
         return instance
 
@@ -139,7 +130,7 @@ class System:
         """Return the variables that every instance of a service gets."""
         return {f"{service.upper()}_{name}": value for name, value in self._settings(service).items()}
 
-    async def replace(self, old: Instance) -> Instance:
+    async def replace(self, old: Instance) -> ProcessInstance:
         """Do a rolling restart of one instance: start the new one, wait until it is ready, then SIGTERM the old one.
 
         Raises:
@@ -152,10 +143,18 @@ class System:
     async def stop(self, instance: Instance) -> Stopped:
         """Stop one instance in order and note how it ended."""
         status = await instance.stop(_GRACE_SECONDS)
-        instance.process.release()
-        self.instances.remove(instance)
+        self.forget(instance)
         self.ended.append(Stopped(instance.name, status))
         return self.ended[-1]
+
+    async def kill(self, instance: Instance) -> None:
+        """Kill one instance as the kernel would, and forget it: how it ended is no difference to anybody."""
+        await instance.kill()
+        self.forget(instance)
+
+    def forget(self, instance: Instance) -> None:
+        """Count an instance, which has ended, no longer among those that run."""
+        self.instances = [one for one in self.instances if one is not instance]
 
     async def stop_services(self) -> None:
         """Stop all instances: those first that put things on their way, then those that receive them."""

@@ -77,6 +77,8 @@ class Traffic:
         rate: arrivals a second on average; the gaps between them are exponential, as those of independent people.
         random: decides what they do.
         in_flight_max: bound on the requests under way at once.
+        requests_max: nothing new is sent after so many requests (those under way may still be repeated); None for no
+            limit.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Traffic:
         rate: float,
         random: Random,
         in_flight_max: int = 500,
+        requests_max: int | None = None,
     ) -> None:
         self.members = Members(seed, random)
         self._balancers = balancers
@@ -97,20 +100,21 @@ class Traffic:
         self._rate = rate
         self._random = random
         self._in_flight_max = in_flight_max
+        self._requests_max = requests_max
         self._in_flight = 0
         self._counts: Counter[str] = Counter()
         self._answers: Counter[str] = Counter()
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
 
     async def run(self, ctx: Context) -> None:
-        """Send requests until the context ends; return when the last one under way has its answer.
+        """Send requests until the context ends, or as many as are allowed; return when the last one has its answer.
 
         Cancellation ends the requests under way too; they stay in the journal without an answer.
         """
         loop = asyncio.get_running_loop()
         async with ErrorGroup(limit=self._in_flight_max) as group:
             arrival = loop.time()
-            while True:
+            while self._requests_max is None or self._counts["requests"] < self._requests_max:
                 # The next arrival follows from the last arrival, not from now: what was late is caught up with.
                 arrival += self._random.expovariate(self._rate)
                 pause = max(0.0, arrival - loop.time())

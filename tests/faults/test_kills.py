@@ -39,7 +39,7 @@ async def test_relay_killed_between_its_steps_publishes_every_event(tmp_path: Pa
     async with open_flow(tmp_path) as flow:
         random = _random()
         for _ in range(KILLS // 2):
-            await flow.kill(flow.instance(Service.REWARD_STORE))
+            await flow.system.kill(flow.instance(Service.REWARD_STORE))
             doomed = await flow.system.launch(
                 Service.REWARD_STORE,
                 {
@@ -53,8 +53,8 @@ async def test_relay_killed_between_its_steps_publishes_every_event(tmp_path: Pa
                 },
             )
             assert await doomed.process.wait(60) == 137
-            flow.system.instances.remove(doomed)
             doomed.process.release()
+            flow.system.forget(doomed)
             await flow.system.start(Service.REWARD_STORE)
             await flow.wait_requests(10)
         verdict = await flow.verdict(failures_allowed=True)

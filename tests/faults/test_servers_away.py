@@ -8,20 +8,13 @@ import pytest
 
 from sandbox.instance import Service
 from sandbox.probe import probe
-from tests.support.eventually import eventually
+from sandbox.system import System
 from tests.support.flow import Flow, open_flow
 
 AWAY_SECONDS = 5.0
 
 
-async def _wait_all_ready(flow: Flow) -> None:
-    async def are_ready() -> bool:
-        return all([await one.is_ready() for one in flow.system.instances])
-
-    await eventually(are_ready, seconds=60, pause_seconds=0.1)
-
-
-async def _is_live(flow: Flow, service: Service) -> bool:
+async def _is_live(flow: Flow[System], service: Service) -> bool:
     status, _ = await probe(f"{flow.instance(service).admin_url}/livez")
     return status == HTTPStatus.OK
 
@@ -38,7 +31,7 @@ async def test_postgres_stopped_and_started_again_costs_requests_but_no_promise(
             assert await _is_live(flow, service), f"{service} is not live without its database"
             assert not await flow.instance(service).is_ready(), f"{service} is ready without it"
         await flow.system.postgres.start()
-        await _wait_all_ready(flow)
+        await flow.wait_all_ready()
         await flow.wait_requests(100)
         assert [instance.process.pid for instance in flow.system.instances] == processes
         verdict = await flow.verdict(failures_allowed=True)

@@ -8,33 +8,37 @@ import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
+from typing import Generic, TypeVar
 
 from patterns import background
 from sandbox.audit import Verdict, audit
-from sandbox.balancer import Balancer
+from sandbox.crowd import Crowd
 from sandbox.holdings import read_holdings
 from sandbox.instance import Instance, Service
-from sandbox.journal import Journal, read_journal
+from sandbox.journal import Journal, Seed, read_journal
 from sandbox.observation import open_observer
 from sandbox.seed import make_seed, plant
 from sandbox.system import System, open_system
-from sandbox.traffic import Traffic
+from sandbox.world import World
+from tests.support.eventually import eventually
 
 MEMBERS = 100
 POINTS = 100_000
 DRAIN_SECONDS = 90.0
-REQUEST_SECONDS = 15.0
 
 
-class Flow:
+WorldT = TypeVar("WorldT", bound=World)
+
+
+class Flow(Generic[WorldT]):
     """Running services and running traffic; a test hurts one of them and then asks for the verdict."""
 
-    def __init__(self, system: System, journal: Journal, traffic: Traffic) -> None:
+    def __init__(self, system: WorldT, journal: Journal, crowd: Crowd) -> None:
         self.system = system
         self.journal = journal
-        self.traffic = traffic
+        self.traffic = crowd.traffic
         self._sending = background().with_cancel()
-        self._task = asyncio.create_task(traffic.run(self._sending), name="traffic")
+        self._task = asyncio.create_task(crowd.run(self._sending), name="traffic")
 
     def instance(self, service: Service) -> Instance:
         """Return the oldest running instance of a service."""
@@ -49,15 +53,17 @@ class Flow:
                     await self._task
                 await asyncio.sleep(0.02)
 
-    async def kill(self, instance: Instance) -> None:
-        """Kill one instance as the kernel would, and forget it: how it ended is no difference to anybody."""
-        await instance.process.kill()
-        instance.process.release()
-        self.system.instances.remove(instance)
+    async def wait_all_ready(self, seconds: float = 60) -> None:
+        """Wait until every instance says that it is ready."""
+
+        async def are_ready() -> bool:
+            return all([await one.is_ready() for one in self.system.instances])
+
+        await eventually(are_ready, seconds=seconds, pause_seconds=0.1)
 
     async def replace_killed(self, service: Service) -> None:
         """Kill the oldest instance of a service and start another in its place."""
-        await self.kill(self.instance(service))
+        await self.system.kill(self.instance(service))
         await self.system.start(service)
 
     async def stop_traffic(self) -> None:
@@ -70,12 +76,7 @@ class Flow:
         observer = await open_observer(self.system, self.traffic)
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                while True:
-                    seen = await observer.look()
-                    arrived = seen.coupons + seen.dead_letters >= seen.redemptions + more_records
-                    if arrived and seen.is_drained:
-                        return
-                    await asyncio.sleep(0.1)
+                await observer.wait_drained(more_records=more_records)
         finally:
             await observer.aclose()
 
@@ -101,31 +102,27 @@ class Flow:
 
 
 @contextlib.asynccontextmanager
-async def open_flow(directory: Path, *, rate: float = 60.0, seed: int | None = None) -> AsyncIterator[Flow]:
+async def open_flow(directory: Path, *, rate: float = 60.0, seed: int | None = None) -> AsyncIterator[Flow[System]]:
     """Start servers, services and traffic; print the seed of the traffic, and stop everything on leaving."""
-    traffic_seed = secrets.randbits(32) if seed is None else seed
-    print(f"traffic seed {traffic_seed}")  # noqa: T201 - shown when the test fails
     members = make_seed(MEMBERS, POINTS)
     async with open_system(directory) as system:
         await plant(members, system.rewards_url)
         await asyncio.gather(*(system.start(service) for service in Service))
-        balancers = {
-            service: Balancer(
-                lambda service=service: [one for one in system.instances if one.service is service],  # type: ignore[misc]  # mypy has no type for a default in a lambda
-                system.client,
-                timeout_seconds=REQUEST_SECONDS,
-            )
-            for service in (Service.REWARD_STORE, Service.COUPON_API)
-        }
-        with Journal(directory) as journal:
-            journal.seeded(members)
-            traffic = Traffic(balancers, journal, members, system.token, rate=rate, random=Random(traffic_seed))
-            watching = [asyncio.create_task(balancer.watch()) for balancer in balancers.values()]
-            flow = Flow(system, journal, traffic)
-            try:
-                yield flow
-            finally:
-                await flow.aclose()
-                for task in watching:
-                    task.cancel()
-                await asyncio.gather(*watching, return_exceptions=True)
+        async with flow_on(system, directory, members, rate=rate, seed=seed) as flow:
+            yield flow
+
+
+@contextlib.asynccontextmanager
+async def flow_on(
+    world: WorldT, directory: Path, members: Seed, *, rate: float, seed: int | None = None
+) -> AsyncIterator[Flow[WorldT]]:
+    """Send traffic to a platform that runs and whose members are planted; end it on leaving."""
+    traffic_seed = secrets.randbits(32) if seed is None else seed
+    print(f"traffic seed {traffic_seed}")  # noqa: T201 - shown when the test fails
+    with Journal(directory) as journal:
+        journal.seeded(members)
+        flow = Flow(world, journal, Crowd(world, journal, members, rate=rate, random=Random(traffic_seed)))
+        try:
+            yield flow
+        finally:
+            await flow.aclose()

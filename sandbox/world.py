@@ -1,0 +1,69 @@
+"""What a running platform must offer to its members, to whoever watches it, and to whoever disturbs it.
+
+`sandbox.system.System` runs it as processes of this machine, `sandbox.compose.ComposeSystem` as containers, and the
+members of `sandbox.members` find one that is there already.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from sandbox.balancer import Client
+from sandbox.instance import Endpoint, Instance, Service, Stopped
+
+
+class Platform(Protocol):
+    """A running platform as its members and their auditor see it."""
+
+    @property
+    def instances(self) -> Sequence[Endpoint]:
+        """The instances that there are at this moment, of each service the oldest first."""
+
+    @property
+    def client(self) -> Client:
+        """What requests are sent with."""
+
+    @property
+    def rewards_url(self) -> str:
+        """The database `rewards`, for a role that may read all of it and insert members and rewards."""
+
+    @property
+    def coupons_url(self) -> str:
+        """The database `coupons`, for a role that may read all of it."""
+
+    def token(self, subject: str, /) -> str:
+        """Return a member's bearer token that the services accept."""
+
+
+class World(Platform, Protocol):
+    """A platform whose instances are started and stopped from here."""
+
+    @property
+    def instances(self) -> Sequence[Instance]:
+        """The instances that run, of each service the oldest first."""
+
+    @property
+    def ended(self) -> Sequence[Stopped]:
+        """How each instance that was stopped in order has ended; one that was killed is not among them."""
+
+    async def start(self, service: Service) -> Instance:
+        """Start one more instance of a service and wait until it is ready.
+
+        Raises:
+            ServerError: it ended, or was not ready in time.
+        """
+
+    async def stop(self, instance: Instance) -> Stopped:
+        """Stop one instance in order and note how it ended."""
+
+    async def kill(self, instance: Instance) -> None:
+        """Kill one instance as the kernel would, and forget it: how it ended is no difference to anybody."""
+
+    async def replace(self, old: Instance) -> Instance:
+        """Do a rolling restart of one instance: at every moment another one serves.
+
+        Raises:
+            ServerError: the new one did not become ready.
+        """
+
+    async def stop_services(self) -> None:
+        """Stop all instances: those first that put things on their way, then those that receive them."""

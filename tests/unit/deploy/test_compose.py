@@ -1,0 +1,189 @@
+"""What `docker-compose.yml` promises, read as it stands: no engine is asked."""
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from deploy.secrets import READERS
+from runtime.settings import PostgresSettings, ProcessSettings
+from services.coupon_api.settings import CouponApiSettings
+from services.coupon_consumer.settings import CouponConsumerSettings
+from services.reward_store.settings import RewardStoreSettings
+
+ROOT: Final = Path(__file__).resolve().parents[3]
+Section = dict[str, Any]  # a YAML document: what is in it, the tests find out
+COMPOSE: Final[Section] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+SERVICES: Final[dict[str, Section]] = COMPOSE["services"]
+JOBS: Final = frozenset(name for name, service in SERVICES.items() if service.get("restart") == "no") - {"demo"}
+LASTING: Final = sorted(SERVICES.keys() - JOBS)
+OURS: Final[dict[str, type[ProcessSettings]]] = {
+    "reward-store": RewardStoreSettings,
+    "coupon-api": CouponApiSettings,
+    "coupon-consumer": CouponConsumerSettings,
+}
+HARD_STOP_SECONDS: Final = 3.0
+CONTAINERS_MOST: Final = {"reward-store": 3, "coupon-api": 3, "coupon-consumer": 4}
+"""Two replicas of each HTTP service and one that replaces; three consumers and one that replaces."""
+OPERATORS: Final = 26
+"""A command of the consumer (its pool is 10), the migrations' 2, the demo's 4, and 10 that cancel statements."""
+
+
+def every_service(*names: str) -> pytest.MarkDecorator:
+    """Run a test for each of the services."""
+    return pytest.mark.parametrize("name", names or sorted(SERVICES))
+
+
+def seconds(text: str) -> float:
+    """Return the seconds of a duration such as `35s`."""
+    match = re.fullmatch(r"(\d+)s", text)
+    assert match is not None, text
+    return float(match[1])
+
+
+def test_the_file_is_for_the_current_compose_specification() -> None:
+    """There is no `version`, which compose warns of."""
+    assert "version" not in COMPOSE
+    assert COMPOSE["name"] == "loyalty-platform"
+
+
+def test_the_jobs_are_the_ones_that_end() -> None:
+    """Secrets, migrations and topics run to an end that others wait for; `up --wait` counts a job only then as done."""
+    assert {"secrets", "migrations", "topics"} == JOBS
+    awaited = {
+        dependency
+        for service in SERVICES.values()
+        for dependency, how in service.get("depends_on", {}).items()
+        if how["condition"] == "service_completed_successfully"
+    }
+    assert awaited == JOBS
+
+
+@every_service()
+def test_images_are_pinned(name: str) -> None:
+    """Each image has a tag that is not `latest`; ours is built here, by one service, for all."""
+    image = SERVICES[name]["image"]
+    if "build" in SERVICES[name]:
+        assert image == SERVICES["reward-store"]["image"]
+    assert re.search(r":(\d[\w.-]*|\$\{SERVICES_TAG:-local\})$", image)
+
+
+@every_service()
+def test_ports_are_published_on_loopback_alone(name: str) -> None:
+    """Each published port begins with 127.0.0.1 and can be set, so that two stacks can stand side by side."""
+    for port in SERVICES[name].get("ports", []):
+        assert re.fullmatch(r"127\.0\.0\.1:\$\{[A-Z_]+:-[\d-]+\}:\d+", port)
+
+
+def test_no_two_published_ranges_overlap() -> None:
+    """With nothing set, each container finds a port in its own range, a third replica too."""
+    taken: list[int] = []
+    for name, service in SERVICES.items():
+        for port in service.get("ports", []):
+            first, _, last = re.findall(r":-([\d-]+)\}", port)[0].partition("-")
+            numbers = range(int(first), int(last or first) + 1)
+            assert len(numbers) >= CONTAINERS_MOST.get(name, 1)
+            taken += numbers
+    assert len(taken) == len(set(taken))
+
+
+@every_service(*LASTING)
+def test_what_runs_on_has_health_and_grace(name: str) -> None:
+    """Each lasting container has a health check with a start period, a policy for its end, and time to stop."""
+    service = SERVICES[name]
+    assert seconds(service["healthcheck"]["start_period"]) >= 60
+    assert service["restart"] == ("no" if name == "demo" else "unless-stopped")
+    assert seconds(service["stop_grace_period"]) > 30
+    assert "start_interval" not in service["healthcheck"]
+
+
+@every_service()
+def test_every_container_is_bounded(name: str) -> None:
+    """Memory has a limit, logs rotate, and no privileges are kept or gained."""
+    service = SERVICES[name]
+    assert re.fullmatch(r"\d+m", service["mem_limit"])
+    assert service["logging"] == {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+@every_service(*(name for name, service in SERVICES.items() if "SERVICES_TAG" in service["image"]))
+def test_containers_of_our_image_write_nowhere_but_to_one_tmpfs(name: str) -> None:
+    """The root is read-only; secrets are mounted read-only; the members' journal is the one volume that is written."""
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert len(service["tmpfs"]) == 1
+    writable = [volume for volume in service.get("volumes", []) if not volume.endswith(":ro")]
+    if name != "secrets":
+        assert writable == (["demo-journal:/var/lib/members"] if name == "demo" else [])
+
+
+@every_service()
+def test_no_secret_is_in_the_environment(name: str) -> None:
+    """Wherever a variable speaks of a secret, its value is the path of a file, and the reader mounts that file."""
+    service = SERVICES[name]
+    for variable, value in service.get("environment", {}).items():
+        if re.search("PASSWORD|SECRET|TOKEN", variable):
+            assert variable.endswith("_FILE")
+            assert Path(value).parent == Path("/run/secrets")
+            assert Path(value).name in READERS[name]
+            assert f"{name}-secrets:/run/secrets:ro" in service["volumes"]
+
+
+def test_every_reader_mounts_its_own_secrets_and_the_job_makes_them_all() -> None:
+    """One volume a reader, and no volume without one."""
+    mounted = {
+        name: [volume for volume in service.get("volumes", []) if "-secrets:" in volume]
+        for name, service in SERVICES.items()
+    }
+    assert mounted.pop("secrets") == [f"{reader}-secrets:/secrets/{reader}" for reader in READERS]
+    assert {name: volumes for name, volumes in mounted.items() if volumes} == {
+        reader: [f"{reader}-secrets:/run/secrets:ro"] for reader in READERS
+    }
+
+
+@every_service(*OURS)
+def test_settings_are_known_and_fit_the_grace_period(name: str) -> None:
+    """Each variable is a setting of the process, and Docker waits longer than the process takes for its stop."""
+    settings = OURS[name]
+    prefix = str(settings.model_config["env_prefix"])
+    environment = SERVICES[name]["environment"]
+    sections = {variable.removeprefix(prefix).split("__")[0].lower() for variable in environment}
+    assert sections <= settings.model_fields.keys()
+    grace = float(environment.get(f"{prefix}GRACE_SECONDS", settings.model_fields["grace_seconds"].default))
+    assert seconds(SERVICES[name]["stop_grace_period"]) > grace + HARD_STOP_SECONDS
+
+
+def test_all_pools_together_fit_into_the_server() -> None:
+    """With every pool full, one more of each HTTP service and four consumers, operators still get in."""
+    pools = sum(
+        count
+        * int(
+            SERVICES[name]["environment"].get(
+                f"{OURS[name].model_config['env_prefix']}POSTGRES__POOL_MAX",
+                PostgresSettings.model_fields["pool_max"].default,
+            )
+        )
+        for name, count in CONTAINERS_MOST.items()
+    )
+    most = int(re.findall(r"max_connections=(\d+)", " ".join(SERVICES["postgres"]["command"]))[0])
+    reserved_for_superusers = 3
+    assert pools + OPERATORS <= most - reserved_for_superusers
+
+
+def test_whoever_calls_stops_before_whoever_is_called() -> None:
+    """Compose stops in the reverse order of the dependencies: the traffic, then the callers, then what they call."""
+    needs = {name: set(service.get("depends_on", {})) for name, service in SERVICES.items()}
+    assert needs["demo"] >= {"reward-store", "coupon-api", "coupon-consumer"}
+    assert "coupon-api" in needs["reward-store"]
+    for name in OURS:
+        assert _reaches(needs, name, "postgres")
+    assert _reaches(needs, "reward-store", "kafka")
+    assert _reaches(needs, "coupon-consumer", "kafka")
+
+
+def _reaches(needs: dict[str, set[str]], start: str, end: str) -> bool:
+    return start == end or any(_reaches(needs, name, end) for name in needs[start])

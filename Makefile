@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SECONDS_OF_TRAFFIC := $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),)
 READY := $(VENV)/.locked
 
-.PHONY: help demo check test test-containers bench token lock format clean
+.PHONY: help demo check test test-containers bench links token lock format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ help: ## list the targets
 $(READY): requirements/dev.txt
 	@test -n "$(PYTHON)" || { echo "This needs Python 3.11 to 3.14, and found none (Debian: apt-get install python3 python3-venv)." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "This needs Python's venv module, which $(PYTHON) lacks (Debian: apt-get install python3-venv)." >&2; exit 1; }
-	@echo "Setting up $(VENV) with $$($(PYTHON) -V): locked packages, every file checked by its hash"
+	@echo "Setting up $(VENV) with $$($(PYTHON) -V): locked packages, every file checked by its hash" >&2
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement requirements/dev.txt
 	@touch $@
@@ -43,7 +43,10 @@ test-containers: $(READY) ## the tests on PostgreSQL and Apache Kafka from their
 bench: $(READY) ## ratios against references measured in the same run; rewrites docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks
 
-token: $(READY) ## a bearer token for the demo that is running: make token MEMBER=m-1 [SCOPE=operator]
+links: ## the links of the stack that docker compose runs: API docs, metrics, databases, a token
+	@$(PYTHON) -m sandbox.links
+
+token: $(READY) ## a bearer token for the demo or the stack that is running: make token MEMBER=m-1 [SCOPE=operator]
 	@$(BIN)/python -m sandbox.token --member "$(or $(MEMBER),m-1)" --scope "$(or $(SCOPE),member)"
 
 lock: $(READY) ## renew the hashed requirement files from pyproject.toml

@@ -23,6 +23,7 @@ from sandbox.crowd import Crowd
 from sandbox.holdings import read_holdings
 from sandbox.instance import Instance, Service
 from sandbox.journal import Journal, Seed, read_journal
+from sandbox.links import Links
 from sandbox.observation import Observer, open_observer
 from sandbox.place import PLACE, DemoRunningError, ForeignPlaceError, hold_place
 from sandbox.screen import Screen, open_screen
@@ -149,20 +150,18 @@ async def _pause(ctx: Context, seconds: float | None) -> None:
         await select(receive(ctx.done), timeout_seconds=seconds)
 
 
-def links(system: System) -> Iterator[str]:
-    """Yield the one list of links."""
-    yield "try it:"
-    for service in (Service.REWARD_STORE, Service.COUPON_API):
-        yield f"  {service} API docs   {system.base_url(service)}/docs"
-    for instance in system.instances:
-        yield f"  {instance.name} metrics   {instance.admin_url}/metrics   ({instance.admin_url}/readyz)"
-    yield f"  rewards   {system.postgres.shown_url(system.rewards_database)}"
-    yield f"  coupons   {system.postgres.shown_url(system.coupons_database)}"
-    yield f"  Kafka     {system.kafka.bootstrap}, topic {system.topic}"
-    yield f"  logs      {system.directory}"
-    yield f"  a token for m-1 (another: make token MEMBER=m-2): {system.token('m-1')}"
-    url = f"{system.base_url(Service.REWARD_STORE)}/v1/members/m-1"
-    yield f'  curl -H "Authorization: Bearer $(make -s token MEMBER=m-1)" {url}'
+def links(system: System) -> Links:
+    """Return where everything of this machine's own platform is."""
+    return Links(
+        bases=[(service, system.base_url(service)) for service in (Service.REWARD_STORE, Service.COUPON_API)],
+        instances=[(instance.name, instance.admin_url) for instance in system.instances],
+        rewards=system.postgres.shown_url(system.rewards_database),
+        coupons=system.postgres.shown_url(system.coupons_database),
+        kafka=f"{system.kafka.bootstrap}, topic {system.topic}",
+        logs=str(system.directory),
+        token=system.token("m-1"),
+        token_command="make -s token MEMBER=m-1",  # noqa: S106 - a command
+    )
 
 
 def _servers(system: System) -> Iterator[str]:
@@ -183,7 +182,7 @@ async def _demo(place: Path, seconds: float | None, rate: float) -> int:
         await plant(seed, system.rewards_url)
         print("starting the services", flush=True)
         await asyncio.gather(*(system.start(service) for service in Service))
-        for line in links(system):
+        for line in links(system).lines():
             print(line)
         shutdown = Shutdown(_STOP_SECONDS)
         with Journal(place) as journal, shutdown.listen():

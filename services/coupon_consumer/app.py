@@ -22,7 +22,7 @@ from runtime.postgres import PostgresPool, expose_pool, open_pool
 from runtime.process import Process
 from services.coupon_consumer.consume import EventHandler, consume_messages
 from services.coupon_consumer.dead_letters import DeadLetters
-from services.coupon_consumer.decode import Decoded, decode_chunk
+from services.coupon_consumer.decode import Decoded
 from services.coupon_consumer.metrics import ConsumeMetrics
 from services.coupon_consumer.position import Positions
 from services.coupon_consumer.settings import CouponConsumerSettings
@@ -35,8 +35,8 @@ _READER_COUNTERS: Final = frozenset(
     {"polls", "records", "records_dropped", "assigned", "revoked", "lost", "commits_failed", "errors"}
 )
 
-# The thread decodes while the loop waits for Postgres; at the default of 5 ms each answer would reach the loop that
-# much later.
+# The thread takes records while the loop waits for Postgres; at the default of 5 ms each answer would reach the loop
+# that much later.
 _SWITCH_SECONDS: Final = 0.0005
 
 _log = get_logger("coupon_consumer")
@@ -120,7 +120,7 @@ class Application:
         place = {"group": settings.consumer.group, "topic": settings.consumer.topic}
         metrics = ConsumeMetrics(registry)
         store = CouponStore(pool, **place, reach=self._points.reach)
-        consumer = KafkaConsumer(settings.consumer, client_settings, decode_chunk, reach=self._points.reach)
+        consumer = KafkaConsumer(settings.consumer, client_settings, Decoded, reach=self._points.reach)
         positions = Positions(consumer, store, topic, settings.start)
         handler = EventHandler(
             consumer,

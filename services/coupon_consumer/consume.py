@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Final, Protocol
 
-from patterns import Context, ContextError
+from patterns import Channel, Context, ContextError, ErrorGroup
 from runtime.backoff import Backoff
 from runtime.errors import DependencyUnavailable
-from runtime.kafka_batch import Assigned, Batch
+from runtime.kafka_batch import Assigned, Batch, KafkaReadError
 from runtime.kafka_consumer import KafkaConsumer
 from runtime.logs import get_logger
 from runtime.telemetry import TraceContext
@@ -43,17 +43,43 @@ async def consume_messages(
 ) -> None:
     """Read and handle until the context ends, which is a clean exit; a batch in hand is finished first.
 
+    While one batch is stored the next is read and decoded, so that this process and the database work at the same time.
+
     Raises:
         KafkaReadError: The read failed, and not because of the context.
         OffsetOutOfRangeError: Records are gone that nobody has read.
     """
+    ahead: Channel[Batches | Assigned | Exception] = Channel()
     try:
-        while True:
-            await handler.handle(ctx, await consumer.read(ctx, records_max=batch_records))
+        async with ErrorGroup() as group:
+            await group.go(_read_ahead, ctx, consumer, ahead, batch_records)
+            async for work in ahead:
+                if isinstance(work, Exception):
+                    raise work
+                ctx.raise_if_done()  # what was only read ahead is left to the partition's next owner
+                await handler.handle(ctx, work)
     except ContextError:
         if not ctx.is_done:
             raise
     _log.info("Kafka consumer stopped")
+
+
+async def _read_ahead(
+    ctx: Context,
+    consumer: KafkaConsumer[Decoded],
+    ahead: Channel[Batches | Assigned | Exception],
+    batch_records: int,
+) -> None:
+    """Read and decode until that ends; what ended it comes last, so that what was read before is handled first."""
+    try:
+        while True:
+            work = await consumer.read(ctx, records_max=batch_records)
+            if not isinstance(work, Assigned):
+                for batch in work:
+                    await batch.content.complete()
+            await ahead.send(work)
+    except (ContextError, KafkaReadError) as error:
+        await ahead.send(error)
 
 
 class EventHandler:

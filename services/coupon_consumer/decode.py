@@ -1,5 +1,6 @@
-"""Turn a chunk of records into rows and poison, in the consumer's thread."""
+"""Turn a chunk of records into rows and poison; whatever a record holds, it ends up on one of the two sides."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, cast
@@ -7,6 +8,8 @@ from typing import Final, TypeAlias, cast
 from loyalty.errors import EventError
 from loyalty.event import FlatEvent, decode_flat
 from runtime.kafka_reader import Record
+
+_SLICE: Final = 128
 
 Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 
@@ -24,26 +27,34 @@ class Poison:
 
 @dataclass(slots=True)
 class Decoded:
-    """A chunk's events, each with the record it came from at the same index, and what could not be understood."""
+    """A chunk's events, each with the record it came from at the same index, and what could not be understood.
 
+    `waiting` records are not decoded yet.
+    """
+
+    waiting: Sequence[Record] = ()
     events: list[FlatEvent] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     poison: list[Poison] = field(default_factory=list)
 
+    async def complete(self) -> None:
+        """Decode what waits, a slice at a time, so that the database's answers are not kept waiting for long."""
+        waiting, self.waiting = self.waiting, ()
+        for first in range(0, len(waiting), _SLICE):
+            self.add(waiting[first : first + _SLICE])
+            await asyncio.sleep(0)
 
-def decode_chunk(records: Sequence[Record]) -> Decoded:
-    """Read every record of a chunk; whatever a record holds, it ends up on one of the two sides."""
-    decoded = Decoded()
-    add_event, add_record = decoded.events.append, decoded.records.append
-    for record in records:
-        try:
-            event = decode_flat(record.value(), record.key())
-        except EventError as error:
-            decoded.poison.append(Poison(record, type(error).__name__, str(error)))
-        else:
-            add_event(event)
-            add_record(record)
-    return decoded
+    def add(self, records: Sequence[Record]) -> None:
+        """Decode records."""
+        add_event, add_record = self.events.append, self.records.append
+        for record in records:
+            try:
+                event = decode_flat(record.value(), record.key())
+            except EventError as error:
+                self.poison.append(Poison(record, type(error).__name__, str(error)))
+            else:
+                add_event(event)
+                add_record(record)
 
 
 def headers_of(record: Record) -> Headers | None:

@@ -9,6 +9,7 @@ import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 import asyncpg
@@ -32,6 +33,9 @@ REFUSALS: Final = (
 )
 """What Postgres says of a row that it will never take."""
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
 _HEADERS_LEFT_OUT: Final = "; its headers are left out: a name is not UTF-8"
 
 _ADVANCE: Final = """
@@ -44,18 +48,22 @@ where stored.consumer_group = $1 and stored.topic = $2
 returning stored.partition
 """
 
+# Times travel as microseconds since the epoch, for which the driver's encoder takes a quarter of a datetime's time; in
+# two parts, because an interval is multiplied by a double, which has no room for those of the next centuries.
 # Of two events of one coupon the higher version wins whole, in whatever order they come. A redeemed coupon is done.
 _WRITE: Final = """
 insert into coupons as known (
     code, member_id, reward_id, redemption_id, value_cents, currency, issued_at, expires_at, version, status, source
 )
-select code, member_id, reward_id, redemption_id, value_cents, currency, issued_at, expires_at, version,
-    case when is_cancelled then 'cancelled' else 'issued' end, 'event'
+select code, member_id, reward_id, redemption_id, value_cents, currency,
+    timestamptz 'epoch' + issued_us / 1000000 * interval '1 s' + issued_us % 1000000 * interval '1 us',
+    timestamptz 'epoch' + expires_us / 1000000 * interval '1 s' + expires_us % 1000000 * interval '1 us',
+    version, case when is_cancelled then 'cancelled' else 'issued' end, 'event'
 from unnest(
-    $1::text[], $2::text[], $3::text[], $4::uuid[], $5::bigint[], $6::text[], $7::timestamptz[], $8::timestamptz[],
+    $1::text[], $2::text[], $3::text[], $4::uuid[], $5::bigint[], $6::text[], $7::bigint[], $8::bigint[],
     $9::bigint[], $10::boolean[]
 ) as event (
-    code, member_id, reward_id, redemption_id, value_cents, currency, issued_at, expires_at, version, is_cancelled
+    code, member_id, reward_id, redemption_id, value_cents, currency, issued_us, expires_us, version, is_cancelled
 )
 on conflict (code) do update set
     member_id = excluded.member_id, reward_id = excluded.reward_id, redemption_id = excluded.redemption_id,
@@ -265,8 +273,9 @@ async def write(connection: Connection, events: Sequence[FlatEvent]) -> int:
     if not events:
         return 0
     columns = list(zip(*newest(events), strict=True))
+    issued_us, expires_us = ([(at - _EPOCH) // _MICROSECOND for at in column] for column in columns[6:8])
     is_cancelled = [kind == EventType.CANCELLED for kind in columns[9]]
-    tag: str = await connection.execute(_WRITE, *columns[:9], is_cancelled)
+    tag: str = await connection.execute(_WRITE, *columns[:6], issued_us, expires_us, columns[8], is_cancelled)
     return int(tag.rpartition(" ")[2])
 
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from loyalty.event import CouponEvent, FlatEvent, decode_flat, encode
+from loyalty.event import TIMES_BEGIN, TIMES_END, CouponEvent, FlatEvent, decode_flat, encode
 from loyalty.identifier import new_id
 from runtime.errors import DependencyUnavailable
 from runtime.kafka_reader import Record
@@ -334,3 +334,17 @@ async def test_time_of_issue_keeps_its_instant(store: CouponStore, administrator
     shifted = replace(work([event]), events=[decode_flat(text, event.coupon.code.encode())])
     await store.save(shifted)
     assert (await coupon_rows(administrator))[event.coupon.code][6] == ISSUED_AT
+
+
+async def test_times_are_stored_to_the_microsecond_over_the_whole_range(
+    store: CouponStore, administrator: asyncpg.Connection
+) -> None:
+    """The first and the last instant that an event may name, and odd ones between, come back as they went in."""
+    first, last = TIMES_BEGIN, TIMES_END - timedelta(microseconds=1)
+    pairs = [(first, first + timedelta(microseconds=1)), (last - timedelta(microseconds=1), last)]
+    pairs += [
+        (first + (last - first) * part / 97, first + (last - first) * (part + 1) / 97) for part in range(1, 97, 5)
+    ]
+    events = [some_event(issued_at=issued_at, expires_at=expires_at) for issued_at, expires_at in pairs]
+    await store.save(work(events))
+    assert await coupon_rows(administrator) == rows_of(events)

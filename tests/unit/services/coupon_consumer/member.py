@@ -10,7 +10,7 @@ from runtime.consumer_settings import ConsumerSettings
 from runtime.kafka_batch import Assigned, Batch
 from runtime.kafka_consumer import KafkaConsumer
 from services.coupon_consumer.consume import EventHandler
-from services.coupon_consumer.decode import Decoded, decode_chunk
+from services.coupon_consumer.decode import Decoded
 from services.coupon_consumer.metrics import ConsumeMetrics
 from services.coupon_consumer.position import Positions, Start
 from services.coupon_consumer.settings import BreakerSettings, RetrySettings
@@ -27,7 +27,7 @@ class Member:
         self.store = store or FakeCouponStore()
         self.topic = FakeTopic()
         self.registry = CollectorRegistry()
-        self.consumer: KafkaConsumer[Decoded] = KafkaConsumer(ConsumerSettings(), {}, decode_chunk)
+        self.consumer: KafkaConsumer[Decoded] = KafkaConsumer(ConsumerSettings(), {}, Decoded)
         self.positions = Positions(self.consumer, self.store, self.topic, start)
         metrics = ConsumeMetrics(self.registry)
         self.handler = EventHandler(
@@ -60,7 +60,8 @@ class Member:
         generation = self.consumer.owned()[partition]
         size = 100 * len(records)
         assert self.consumer._ledger.take_bytes(size, 0)
-        content = decode_chunk(records)
+        content = Decoded()
+        content.add(records)
         return Batch(partition, generation, first, first + len(records), len(records), size, content)
 
     def orders(self) -> dict[int, int | None]:

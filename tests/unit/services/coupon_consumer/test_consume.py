@@ -1,9 +1,11 @@
 """Reading and storing on a virtual clock: clean exits, tries, lost ownership, floods."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
+from loyalty.event import encode
 from patterns import bubble
 from runtime.errors import DependencyUnavailable
 from runtime.kafka_batch import KafkaReadError
@@ -13,6 +15,7 @@ from services.coupon_consumer.settings import RetrySettings
 from services.coupon_consumer.store import Saved, Work
 from tests.support.coupon_events import some_event
 from tests.support.fake_coupon_store import FakeCouponStore
+from tests.support.fake_kafka_client import record
 from tests.unit.services.coupon_consumer.member import Member
 
 LONG_AWAY = 20
@@ -40,6 +43,61 @@ def test_ended_context_is_a_clean_exit_after_the_batch_in_hand() -> None:
         member.hand_over(member.batch(events[1:], first=1))
         await consume_messages(member.ctx, member.consumer, member.handler, batch_records=1)
         assert set(member.store.coupons) == {events[0].coupon.code}
+
+    bubble(scenario)
+
+
+class SlowStore(FakeCouponStore):
+    """Takes a second to store, and then does what it was told."""
+
+    def __init__(self, then: Callable[[], object]) -> None:
+        super().__init__()
+        self._then = then
+
+    async def save(self, work: Work) -> Saved:
+        """Store slowly."""
+        await asyncio.sleep(1)
+        self._then()
+        return await super().save(work)
+
+
+def test_next_batch_is_decoded_while_one_is_stored() -> None:
+    """When a slow store has done its work the next batch waits ready; a stop leaves it to the next owner."""
+
+    async def scenario() -> None:
+        left: list[int] = []
+
+        def look_and_stop() -> None:
+            left.append(len(ahead.content.waiting))
+            member.ctx.cancel()
+
+        member = Member(store=SlowStore(look_and_stop))
+        await member.place(0)
+        events = [some_event(), some_event()]
+        ahead = member.batch(events[1:], first=1)
+        ahead.content.waiting = [record(0, 1, encode(events[1]), events[1].coupon.code.encode())]
+        member.hand_over(member.batch(events[:1]))
+        member.hand_over(ahead)
+        await consume_messages(member.ctx, member.consumer, member.handler, batch_records=1)
+        assert left == [0]
+        assert set(member.store.coupons) == {events[0].coupon.code}
+
+    bubble(scenario)
+
+
+def test_batch_in_hand_is_stored_before_a_failed_read_is_raised() -> None:
+    """A read that fails while a batch is being stored does not take it along."""
+
+    async def scenario() -> None:
+        member = Member(store=SlowStore(lambda: None))
+        await member.place(0)
+        event = some_event()
+        member.hand_over(member.batch([event]))
+        member.consumer._reader.failure = LookupError("in a callback")
+        member.consumer._channel.close()
+        with pytest.raises(KafkaReadError):
+            await consume_messages(member.ctx, member.consumer, member.handler, batch_records=1)
+        assert set(member.store.coupons) == {event.coupon.code}
 
     bubble(scenario)
 

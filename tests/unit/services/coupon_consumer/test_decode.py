@@ -4,7 +4,7 @@ import hypothesis
 from hypothesis import strategies as st
 
 from loyalty.event import encode
-from services.coupon_consumer.decode import decode_chunk, headers_of, newest
+from services.coupon_consumer.decode import Decoded, headers_of, newest
 from tests.support.coupon_events import cancelled, some_event
 from tests.support.fake_kafka_client import record
 
@@ -14,7 +14,8 @@ def test_events_and_poison_are_told_apart_in_order() -> None:
     events = [some_event(), some_event()]
     good = [record(0, 10 * index, encode(event), event.coupon.code.encode()) for index, event in enumerate(events)]
     bad = record(0, 5, b"{", b"k")
-    decoded = decode_chunk([good[0], bad, good[1]])
+    decoded = Decoded()
+    decoded.add([good[0], bad, good[1]])
     assert [event.code for event in decoded.events] == [event.coupon.code for event in events]
     assert decoded.records == good
     assert [(each.record, each.error_class) for each in decoded.poison] == [(bad, "NotJsonError")]
@@ -25,7 +26,8 @@ def test_events_and_poison_are_told_apart_in_order() -> None:
 def test_no_record_is_left_out_whatever_it_holds(contents: list[tuple[bytes | None, bytes | None]]) -> None:
     """Events and poison together are exactly the records of the chunk."""
     records = [record(0, offset, value, key) for offset, (value, key) in enumerate(contents)]
-    decoded = decode_chunk(records)
+    decoded = Decoded()
+    decoded.add(records)
     found = decoded.records + [each.record for each in decoded.poison]
     assert sorted(str(each.offset()) for each in found) == sorted(str(each.offset()) for each in records)
     assert len(decoded.events) == len(decoded.records)
@@ -40,7 +42,9 @@ def test_newest_keeps_the_first_of_the_highest_version_of_each_coupon() -> None:
         record(0, offset, encode(event), event.coupon.code.encode())
         for offset, event in enumerate([one, end, doubled, other, one])
     ]
-    kept = newest(decode_chunk(chunk).events)
+    decoded = Decoded()
+    decoded.add(chunk)
+    kept = newest(decoded.events)
     assert [(event.code, event.version, event.value_cents) for event in kept] == [
         (one.coupon.code, 2, 500),
         (other.coupon.code, 1, 500),

@@ -48,9 +48,9 @@ class KafkaConsumer(Generic[T]):
 
     Args:
         client_settings: How to reach the brokers, in librdkafka's names.
-        prepare: Turns a chunk of records into a batch's content. It runs in the thread, so that it overlaps with
-            storing: quick, without I/O, and never raising for what a record may hold. What takes longer is the loop's, while
-            the database works: under one interpreter lock a busy thread delays every answer.
+        prepare: Turns a chunk of records into a batch's content, in the thread: at once and never raising, whatever a
+            record may hold. What takes time is the loop's, while the database works: under one interpreter lock a busy
+            thread would keep every answer waiting.
         build: Makes the client; tests give a fake.
         reach: Called with the name of each point that a crash test may want: `after-poll`, `in-revoke`,
             `before-kafka-commit`.

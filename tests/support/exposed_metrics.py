@@ -1,0 +1,126 @@
+"""What a service's process tells at `/metrics`: asked of the real wiring, with no server behind it.
+
+    python -m tests.support.exposed_metrics SERVICE
+
+It starts the service as `python -m services.SERVICE` does, except that nothing is awaited before the start. At the
+moment when the service says that it is ready, everything it will ever tell of is registered: then it is written down,
+as JSON, and the process ends.
+"""
+
+import functools
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from prometheus_client.metrics import MetricWrapperBase
+
+ROOT = Path(__file__).parents[2]
+SERVICES = ("reward_store", "coupon_api", "coupon_consumer")
+_TIMEOUT_SECONDS = 60
+_SUFFIXES = {
+    "counter": ("_total",),
+    "histogram": ("_bucket", "_sum", "_count"),
+    "summary": ("", "_sum", "_count"),
+    "info": ("_info",),
+}
+
+
+class Exposed(NamedTuple):
+    """One metric: its kind, its labels, and the names of its samples, as PromQL has them."""
+
+    kind: str
+    labels: frozenset[str]
+    samples: tuple[str, ...]
+
+
+@functools.cache
+def exposed_metrics() -> dict[str, dict[str, Exposed]]:
+    """Return of each service its metrics by name."""
+    command = [sys.executable, "-m", "tests.support.exposed_metrics"]
+    asked = {
+        service: subprocess.Popen([*command, service], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for service in SERVICES
+    }
+    try:
+        told = {service: process.communicate(timeout=_TIMEOUT_SECONDS)[0] for service, process in asked.items()}
+    finally:
+        for process in asked.values():
+            process.kill()
+            process.communicate()
+    return {
+        service: {
+            name: Exposed(kind, frozenset(labels), tuple(name + suffix for suffix in _SUFFIXES.get(kind, ("",))))
+            for name, kind, labels in json.loads(text)
+        }
+        for service, text in told.items()
+    }
+
+
+def _registered() -> list[tuple[str, str, list[str]]]:
+    """Return name, kind and labels of everything in the process's registry."""
+    from runtime.metrics import registry
+
+    found: list[tuple[str, str, list[str]]] = []
+    for collector in list(registry._collector_to_names):
+        for metric in collector.collect():
+            labels: Any = collector if isinstance(collector, MetricWrapperBase) else metric
+            names = getattr(labels, "_labelnames", ())
+            if metric.type == "info":
+                names = [*names, *(name for sample in metric.samples for name in sample.labels)]
+            if metric.type == "histogram":
+                names = [*names, "le"]
+            found.append((metric.name, metric.type, list(names)))
+    return found
+
+
+def _environment(service: str, directory: Path) -> dict[str, str]:
+    secret = directory / "secret"
+    secret.write_text("s" * 48)
+    values = {
+        "ADMIN__PORT": "0",
+        "LOG_LEVEL": "ERROR",
+        "POSTGRES__DATABASE": "none",
+        "POSTGRES__USER": "none",
+        "POSTGRES__PORT": "1",
+    }
+    if service != "coupon_api":
+        values["KAFKA__BOOTSTRAP"] = "127.0.0.1:1"
+    if service != "coupon_consumer":
+        values |= {"AUTH__SECRET_FILE": str(secret), "HTTP__PORT": "0"}
+    if service == "reward_store":
+        values |= {"COUPON_API__URLS": "http://127.0.0.1:1", "COUPON_API__TOKEN_FILE": str(secret)}
+    return {f"{service.upper()}_{name}": value for name, value in values.items()}
+
+
+async def _be_there(*_: object) -> None:
+    """Stand for a server that answers."""
+
+
+def _tell(_: object) -> None:
+    sys.stdout.write(json.dumps(_registered()))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def main(service: str) -> int:
+    """Run a service until it says that it is ready."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        patch.dict(os.environ, _environment(service, Path(directory))),
+        patch("runtime.postgres.PostgresPool.wait_for_connection", _be_there),
+        patch("runtime.kafka_topic.KafkaTopic.wait_for_topic", _be_there),
+        patch("runtime.health.Health.set_ready", _tell),
+    ):
+        status: int = importlib.import_module(f"services.{service}.__main__").main()
+        return status or 1
+
+
+if __name__ == "__main__":
+    sys.argv, arguments = sys.argv[:1], sys.argv[1:]
+    sys.exit(main(*arguments))

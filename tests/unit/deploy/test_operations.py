@@ -1,0 +1,77 @@
+"""docs/operations.md: its table of metrics, its commands and its statuses are those of the code."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from loyalty import errors
+from runtime.process import EXIT_OK, EXIT_SETTINGS
+from services.coupon_consumer.commands import EXIT_FAILED, build_parser
+from tests.support.exposed_metrics import exposed_metrics
+
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
+COMMAND = re.compile(r"^docker compose exec coupon-consumer python -m services\.coupon_consumer (.*)$", re.MULTILINE)
+# Three interpreters start to say what they expose: a busy machine takes its time.
+pytestmark = pytest.mark.timeout(120)
+SUFFIXES = {"counter": "_total", "info": "_info"}
+
+
+def test_table_of_metrics_is_what_the_processes_expose() -> None:
+    """Each metric of each service is in the table with its kind and labels, and the table has no other."""
+    rows = re.findall(r"^\| `((?:lp|python)_\w+)` \| (\w+) \| ([^|]*) \| [^|]+ \|$", PAGE, re.MULTILINE)
+    told = [(name, kind, frozenset(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows]
+    exposed = {
+        (name + SUFFIXES.get(metric.kind, ""), metric.kind, metric.labels - {"le"})
+        for metrics in exposed_metrics().values()
+        for name, metric in metrics.items()
+    }
+    assert set(told) == exposed
+    assert len(told) == len(exposed)
+
+
+def test_metrics_and_alerts_named_in_the_text_exist() -> None:
+    """Whatever the text calls lp_... is a sample that some process exposes; whatever it calls Lp... is an alert."""
+    samples = {
+        sample for metrics in exposed_metrics().values() for metric in metrics.values() for sample in metric.samples
+    }
+    histograms = {
+        name for metrics in exposed_metrics().values() for name, metric in metrics.items() if metric.kind == "histogram"
+    }
+    assert set(re.findall(r"\blp_\w+", PAGE)) <= samples | histograms
+    assert set(re.findall(r"\bLp[A-Z]\w+", PAGE)) == set(re.findall(r"^### (Lp\w+)$", PAGE, re.MULTILINE))
+
+
+@pytest.mark.parametrize("line", COMMAND.findall(PAGE))
+def test_command_of_the_page_is_understood(line: str) -> None:
+    """The service's own parser takes the command as it stands, and a class of error in it is one that records get."""
+    arguments = build_parser().parse_args(shlex.split(line))
+    assert arguments.command is not None
+    error_class = getattr(arguments, "error_class", None)
+    assert error_class is None or issubclass(getattr(errors, error_class), errors.EventError)
+
+
+def test_page_shows_every_word_of_the_commands() -> None:
+    """Each command has its example."""
+    lines = COMMAND.findall(PAGE)
+    for words in ("dead-letters list", "dead-letters show", "dead-letters replay", "reset-offsets"):
+        assert any(line.startswith(words) for line in lines), words
+
+
+def test_table_of_statuses_has_those_of_the_code() -> None:
+    """The statuses that a process or a command ends with each have their row."""
+    rows = re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)
+    assert {str(status) for status in (EXIT_OK, EXIT_FAILED, EXIT_SETTINGS)} <= set(rows)
+    assert rows == sorted(rows, key=int)
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)]+)\)", PAGE))))
+def test_link_of_the_page_leads_somewhere(target: str) -> None:
+    """A link is a file of this project or a section of the page."""
+    file, _, anchor = target.partition("#")
+    assert (ROOT / "docs" / file).exists()
+    if anchor and not file:
+        headings = re.findall(r"^#+ (.*)$", PAGE, re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -137,9 +137,11 @@ class _Books:
                     yield attempt
 
     def failed_requests(self) -> Iterator[str]:
-        """Every request has an answer, and one that its sender could expect."""
+        """Every request whose sender waited for it has an answer, and one that its sender could expect."""
         for number, attempt in self._record.attempts.items():
             answer = self._record.acknowledgements.get(number)
+            if answer is None and number in self._record.abandoned:
+                continue
             what = f"request {number} ({attempt.operation})"
             if answer is None:
                 yield f"{what} failed: {self._record.failures.get(number, 'no answer was written down')}"

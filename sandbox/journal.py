@@ -5,6 +5,7 @@ the answer that it records is used, so neither a crash of the client nor one of 
 believes these two files and the databases, and nothing else.
 """
 
+import fcntl
 import json
 import os
 import time
@@ -19,6 +20,7 @@ ATTEMPTED = "attempted.jsonl"
 ACKNOWLEDGED = "acknowledged.jsonl"
 _CLIENT_ERROR = 400
 _SERVER_ERROR = 500
+_LINE_BYTES_MAX = 1024 * 1024
 
 
 class Operation(StrEnum):
@@ -115,26 +117,58 @@ class Acknowledgement:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A journal as it is read back."""
+    """A journal as it is read back.
+
+    Attributes:
+        seed: the state before the first request.
+        attempts: every request, by its number.
+        acknowledgements: every answer, by the number of its request.
+        failures: why requests got no answer, by their number.
+        abandoned: requests whose sender ended before an answer could come: they may have had their effect or not.
+    """
 
     seed: Seed
     attempts: Mapping[int, Attempt]
     acknowledgements: Mapping[int, Acknowledgement]
     failures: Mapping[int, str] = field(default_factory=dict)
+    abandoned: frozenset[int] = frozenset()
+
+
+class JournalBusyError(RuntimeError):
+    """Another process writes in this directory."""
 
 
 class Journal:
     """Append to the two files; every method returns after the line has been handed to the kernel.
 
     Meant for one task or thread at a time within one event loop: no method waits for anything but the kernel's buffer.
+
+    Args:
+        directory: where the two files are; it belongs to this journal alone until it is closed.
+        continued: what the directory holds already and is to be continued: numbers go on, a line that was cut off goes,
+            and requests without an answer are written down as abandoned. None begins anew, with empty files.
+
+    Raises:
+        JournalBusyError: another process writes there; nothing was touched.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, continued: Record | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self._attempted = _open(directory / ATTEMPTED)
-        self._acknowledged = _open(directory / ACKNOWLEDGED)
+        try:
+            _take(self._attempted, directory, is_kept=continued is not None)
+            self._acknowledged = _open(directory / ACKNOWLEDGED)
+        except BaseException:
+            os.close(self._attempted)
+            raise
+        _cut(self._acknowledged, is_kept=continued is not None)
         self._count = 0
+        if continued is not None:
+            self._count = max(continued.attempts, default=0)
+            known = continued.acknowledgements.keys() | continued.failures.keys() | continued.abandoned
+            for number in continued.attempts.keys() - known:
+                _append(self._attempted, {"abandoned": number})
 
     def seeded(self, seed: Seed) -> None:
         """Write down the state before the first request."""
@@ -200,24 +234,46 @@ def read_journal(directory: Path) -> Record:
     seed: Seed | None = None
     attempts: dict[int, Attempt] = {}
     failures: dict[int, str] = {}
+    abandoned: set[int] = set()
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}
     for line in _lines(directory / ATTEMPTED):
         if "seed" in line:
             rewards = {name: SeededReward(**reward) for name, reward in line["seed"]["rewards"].items()}
             seed = Seed(points=line["seed"]["points"], rewards=rewards)
         elif "attempt" in line:
             fields = line["attempt"]
-            fields |= {"operation": Operation(fields["operation"]), "expected": tuple(fields["expected"])}
+            # The same few answers are expected again and again: one tuple each, where there are many attempts.
+            expected = tuple(fields["expected"])
+            fields |= {"operation": Operation(fields["operation"]), "expected": known.setdefault(expected, expected)}
             attempts[fields["number"]] = Attempt(**fields)
+        elif "abandoned" in line:
+            abandoned.add(line["abandoned"])
         else:
             failures[line["failure"]["attempt"]] = line["failure"]["reason"]
     if seed is None:
         raise ValueError(f"{directory / ATTEMPTED} does not say what was there before the first request")
     acknowledgements = {line["attempt"]: Acknowledgement(**line) for line in _lines(directory / ACKNOWLEDGED)}
-    return Record(seed, attempts, acknowledgements, failures)
+    return Record(seed, attempts, acknowledgements, failures, frozenset(abandoned))
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+def _take(descriptor: int, directory: Path, *, is_kept: bool) -> None:
+    """Keep the directory to this journal (the kernel lets go when the process ends), and cut its first file."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise JournalBusyError(f"another process writes in {directory}") from None
+    _cut(descriptor, is_kept=is_kept)
+
+
+def _cut(descriptor: int, *, is_kept: bool) -> None:
+    """Empty a file, or, where it is kept, cut off a last line that was not finished."""
+    size = os.fstat(descriptor).st_size if is_kept else 0
+    start = max(0, size - _LINE_BYTES_MAX)
+    os.ftruncate(descriptor, start + os.pread(descriptor, size - start, start).rfind(b"\n") + 1)
 
 
 def _append(descriptor: int, line: Mapping[str, object]) -> None:
@@ -227,6 +283,8 @@ def _append(descriptor: int, line: Mapping[str, object]) -> None:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:  # Any: JSON
-    whole, _, _cut_off = path.read_bytes().rpartition(b"\n")
-    for line in whole.splitlines():
-        yield json.loads(line)
+    """Yield the whole lines one at a time: a long journal is read in little memory."""
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield json.loads(line)

@@ -114,7 +114,7 @@ class Traffic:
         loop = asyncio.get_running_loop()
         async with ErrorGroup(limit=self._in_flight_max) as group:
             arrival = loop.time()
-            while self._requests_max is None or self._counts["requests"] < self._requests_max:
+            while self._requests_max is None or self._counts["begun"] < self._requests_max:
                 # The next arrival follows from the last arrival, not from now: what was late is caught up with.
                 arrival += self._random.expovariate(self._rate)
                 pause = max(0.0, arrival - loop.time())
@@ -122,7 +122,9 @@ class Traffic:
                 if ctx.is_done or group.ctx.is_done:
                     break
                 request = self.members.next_request()
-                if not group.try_go(self.handle, request):
+                if group.try_go(self.handle, request):
+                    self._counts["begun"] += 1
+                else:
                     self._counts["dropped"] += 1
                     _release(request)
 

@@ -9,6 +9,7 @@ from sandbox.journal import (
     ATTEMPTED,
     Acknowledgement,
     Journal,
+    JournalBusyError,
     Operation,
     Seed,
     SeededReward,
@@ -69,3 +70,32 @@ def test_journal_without_a_seed_is_an_error(tmp_path: Path) -> None:
     Journal(tmp_path).close()
     with pytest.raises(ValueError, match="before the first request"):
         read_journal(tmp_path)
+
+
+def test_continued_journal_counts_on_and_gives_up_what_had_no_answer(tmp_path: Path) -> None:
+    """Numbers go on, a line that was cut off is gone, and only requests without any word are abandoned."""
+    with Journal(tmp_path) as journal:
+        journal.seeded(SEED)
+        answered, failed, _ = (journal.attempt(Operation.SEE_POINTS, "m-1", expected=("200",)) for _ in range(3))
+        journal.acknowledge(Acknowledgement(answered.number, 200, None, {}, 0.25))
+        journal.fail(failed, "ReadError")
+    with (tmp_path / ATTEMPTED).open("ab") as file:
+        file.write(b'{"attempt": {"num')
+    for _ in range(2):
+        with Journal(tmp_path, continued=read_journal(tmp_path)) as journal:
+            number = journal.attempt(Operation.SEE_POINTS, "m-1", expected=("200",)).number
+    record = read_journal(tmp_path)
+    assert number == 5
+    assert list(record.attempts) == [1, 2, 3, 4, 5]
+    assert record.failures == {2: "ReadError"}
+    assert record.abandoned == {3, 4}
+    assert record.seed == SEED
+
+
+def test_journal_beside_another_one_in_its_directory_touches_nothing(tmp_path: Path) -> None:
+    """A directory belongs to one journal at a time."""
+    with Journal(tmp_path) as journal:
+        journal.seeded(SEED)
+        with pytest.raises(JournalBusyError, match="another process"):
+            Journal(tmp_path)
+    assert read_journal(tmp_path).seed == SEED

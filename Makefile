@@ -40,8 +40,8 @@ test: $(READY) ## every test that needs no Docker: unit, integration, end to end
 test-containers: $(READY) ## the tests on PostgreSQL and Apache Kafka from their images, and those that need them (needs Docker)
 	TEST_SERVERS=containers $(BIN)/pytest tests/integration tests/containers
 
-bench: $(READY) ## ratios against references measured in the same run; rewrites docs/benchmarks.md
-	$(BIN)/python -m tests.benchmarks
+bench: $(READY) ## ratios against references measured in the same run; rewrites docs/benchmarks.md (SERVERS=compose: its Apache Kafka column)
+	$(BIN)/python -m tests.benchmarks $(if $(SERVERS),--servers $(SERVERS))
 
 links: ## the links of the stack that docker compose runs: API docs, metrics, databases, a token
 	@$(PYTHON) -m sandbox.links

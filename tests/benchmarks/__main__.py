@@ -1,55 +1,82 @@
 """Run the benchmarks, one after another, and write `docs/benchmarks.md`: `python -m tests.benchmarks [NAME ...]`.
 
-With names (`channel`, `pool`, ...) only those run, and the page is left alone. Status 1 when a goal is missed.
+With names (`channel`, `pool`, ...) or a scale only that is measured, and the page is left alone. With
+`--servers compose` those of the flow run on the servers of docker-compose.yml, and the page's other column stays.
+Status 1 when a goal is missed.
 """
 
+import argparse
 import asyncio
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from sandbox.servers import open_postgres
-from tests.benchmarks import bench_channel, bench_client, bench_consumer, bench_coupon_read, bench_pool, bench_stop
-from tests.benchmarks.report import PAGE, Row, render
+from tests.benchmarks import (
+    bench_channel,
+    bench_client,
+    bench_consumer,
+    bench_coupon_read,
+    bench_pool,
+    bench_producer,
+    bench_relay,
+    bench_stop,
+)
+from tests.benchmarks.report import PAGE, Page, Row, describe_machine
+from tests.benchmarks.servers import Servers, describe_servers, use_servers
 
-BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
+PARTS: dict[str, Callable[[], list[Row]]] = {
     "channel": bench_channel.run,
     "pool": bench_pool.run,
     "client": bench_client.run,
     "coupon_read": bench_coupon_read.run,
     "stop": bench_stop.run,
+}
+# What a broker decides; each takes the share of its records that is to be sent.
+FLOW: dict[str, Callable[[float], list[Row]]] = {
     "consumer": bench_consumer.run,
+    "producer": bench_producer.run,
+    "relay": bench_relay.run,
 }
 
 
-async def _server_names() -> list[str]:
-    async with open_postgres() as server:
-        connection = await asyncpg.connect(server.superuser_url)
-        version = await connection.fetchval("show server_version")
-        await connection.close()
-    return [f"PostgreSQL {version}, embedded, fsync off", "Tansu, embedded, in memory (not Apache Kafka)"]
-
-
-def main(names: list[str]) -> int:
-    """Run what is named, or all, and return the exit status."""
-    unknown = set(names) - BENCHMARKS.keys()
-    if unknown:
-        print(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
-        return 2
+def _measure(names: list[str], scale: float) -> list[Row]:
     rows: list[Row] = []
-    for name in names or BENCHMARKS:
+    for name in names:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        rows += BENCHMARKS[name]()
+        rows += PARTS[name]() if name in PARTS else FLOW[name](scale)
+    return rows
+
+
+def _show(rows: list[Row]) -> None:
     table = Table("what", "ratio", "goal", "behind it")
     for row in rows:
         table.add_row(row.name, f"{row.ratio:.2f}", row.goal if row.reached else f"{row.goal} missed", row.detail)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-    if not names:
-        PAGE.write_text(render(rows, asyncio.run(_server_names()), datetime.now(UTC).date().isoformat()))
+
+
+def main(arguments: list[str]) -> int:
+    """Run what is named, or all that these servers can tell of, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Ratios measured in one run.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join([*PARTS, *FLOW]))
+    parser.add_argument("--servers", type=Servers, choices=list(Servers), default=Servers.EMBEDDED)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the records of the flow's benchmarks")
+    given = parser.parse_args(arguments)
+    known = [*PARTS, *FLOW] if given.servers is Servers.EMBEDDED else [*FLOW]
+    if unknown := [name for name in given.names if name not in known]:
+        parser.error(f"no such benchmark on these servers: {', '.join(unknown)}; there are {', '.join(known)}")
+    if not 0 < given.scale <= 1:
+        parser.error("--scale must be above 0 and at most 1")
+    with use_servers(given.servers):
+        rows = _measure(given.names or known, given.scale)
+        servers = asyncio.run(describe_servers(given.servers))
+    _show(rows)
+    if not given.names and given.scale == 1:
+        page = Page.parse(PAGE.read_text("utf-8") if PAGE.exists() else "")
+        page.put(given.servers, rows, f"{datetime.now(UTC).date().isoformat()}; {describe_machine()}; {servers}")
+        PAGE.write_text(page.render(), "utf-8")
         print(f"written: {PAGE.relative_to(PAGE.parents[1])}", file=sys.stderr)
     return 0 if all(row.reached for row in rows) else 1
 

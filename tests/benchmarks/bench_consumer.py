@@ -4,9 +4,7 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,10 @@ import asyncpg
 from confluent_kafka import Producer
 
 from loyalty.event import CouponEvent, CouponSnapshot, EventType, encode
-from loyalty.identifier import new_coupon_code, new_id
+from loyalty.identifier import new_id
 from sandbox.instance import Service
 from sandbox.system import System, open_system
+from tests.benchmarks.coupon_record import snapshots
 from tests.benchmarks.report import Row
 
 PAIRS = 3
@@ -49,27 +48,10 @@ class Consumed:
     most_bytes: int
 
 
-def _snapshots() -> Iterator[CouponSnapshot]:
-    issued_at = datetime.now(UTC)
-    expires_at = issued_at + timedelta(days=30)
-    for number in range(RECORDS):
-        yield CouponSnapshot(
-            new_coupon_code(),
-            f"m-{number % 5_000}",
-            f"rw-{number % 50}",
-            new_id(),
-            500,
-            "EUR",
-            issued_at,
-            expires_at,
-            1,
-        )
-
-
-def _fill(system: System, snapshots: list[CouponSnapshot]) -> None:
+def _fill(system: System, coupons: list[CouponSnapshot]) -> None:
     """Put one event a coupon into the topic and wait for the broker's word for all of them."""
     producer = Producer({"bootstrap.servers": system.kafka.bootstrap, "linger.ms": 20, "compression.type": "none"})
-    for snapshot in snapshots:
+    for snapshot in coupons:
         event = CouponEvent(new_id(), EventType.ISSUED, snapshot.issued_at, snapshot)
         while True:
             try:
@@ -87,15 +69,15 @@ def _resident_bytes(pid: int) -> int:
     return pages * 4_096
 
 
-async def _consume(system: System, connection: "asyncpg.Connection[Any]", group: str) -> Consumed:
+async def _consume(system: System, connection: "asyncpg.Connection[Any]", group: str, count: int) -> Consumed:
     """Run the real process under a fresh group until the table of offsets says that all was stored."""
     await connection.execute("truncate coupons")
     consumer = await system.start(Service.COUPON_CONSUMER, {"COUPON_CONSUMER_CONSUMER__GROUP": group})
     marks: list[tuple[float, int, int]] = []
     give_up_at = time.monotonic() + DEADLINE_SECONDS
-    while not marks or marks[-1][1] < RECORDS:
+    while not marks or marks[-1][1] < count:
         if time.monotonic() > give_up_at:
-            raise RuntimeError(f"only {marks[-1][1] if marks else 0} of {RECORDS} records after {DEADLINE_SECONDS:g} s")
+            raise RuntimeError(f"only {marks[-1][1] if marks else 0} of {count} records after {DEADLINE_SECONDS:g} s")
         done = await connection.fetchval(
             "select coalesce(sum(next_offset), 0)::bigint from consumer_offsets where consumer_group = $1", group
         )
@@ -103,7 +85,7 @@ async def _consume(system: System, connection: "asyncpg.Connection[Any]", group:
             marks.append((time.monotonic(), done, _resident_bytes(consumer.process.pid)))
         await asyncio.sleep(POLL_SECONDS)
     await system.stop(consumer)
-    begin = next(mark for mark in marks if mark[1] >= RECORDS * 0.05)
+    begin = next(mark for mark in marks if mark[1] >= count * 0.05)
     end = marks[-1]
     rate = (end[1] - begin[1]) / (end[0] - begin[0])
     return Consumed(rate, begin[2], max(mark[2] for mark in marks))
@@ -116,22 +98,23 @@ async def _insert(connection: "asyncpg.Connection[Any]", batches: list[list[tupl
     began = time.monotonic()
     for columns in batches:
         await statement.fetch(*columns)
-    return RECORDS / (time.monotonic() - began)
+    return sum(len(columns[0]) for columns in batches) / (time.monotonic() - began)
 
 
-async def measure() -> list[Row]:
+async def measure(scale: float) -> list[Row]:
     """Fill the topic once, then run reference and consumer in alternating pairs."""
+    count = max(BATCH, round(RECORDS * scale))
     with tempfile.TemporaryDirectory() as directory:
         async with open_system(Path(directory)) as system:
-            snapshots = list(_snapshots())
-            await asyncio.to_thread(_fill, system, snapshots)
-            batches = [list(zip(*snapshots[first : first + BATCH], strict=True)) for first in range(0, RECORDS, BATCH)]
+            coupons = list(snapshots(count))
+            await asyncio.to_thread(_fill, system, coupons)
+            batches = [list(zip(*coupons[first : first + BATCH], strict=True)) for first in range(0, count, BATCH)]
             connection = await asyncpg.connect(system.coupons_url)
             inserted: list[float] = []
             consumed: list[Consumed] = []
             for pair in range(PAIRS):
                 inserted.append(await _insert(connection, batches))
-                consumed.append(await _consume(system, connection, f"bench-{pair}"))
+                consumed.append(await _consume(system, connection, f"bench-{pair}", count))
             await connection.close()
     ratios = [one.records_per_second / other for one, other in zip(consumed, inserted, strict=True)]
     growth = [one.most_bytes / one.early_bytes for one in consumed]
@@ -154,6 +137,6 @@ async def measure() -> list[Row]:
     ]
 
 
-def run() -> list[Row]:
+def run(scale: float = 1.0) -> list[Row]:
     """Measure, on an event loop of its own."""
-    return asyncio.run(measure())
+    return asyncio.run(measure(scale))

@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -95,9 +96,9 @@ async def test_postgres_refuses_a_wrong_password(postgres: PostgresServer) -> No
         await asyncpg.connect(postgres.url("postgres", user="postgres", password="wrong"))  # noqa: S106 - wrong on purpose
 
 
-async def test_postgres_in_a_used_directory_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_postgres_in_a_used_directory_is_refused() -> None:
     """A directory that holds a database already is not taken over."""
-    directory = _public_directory(tmp_path_factory)
+    directory = _public_directory()
     try:
         (directory / "data").mkdir()
         (directory / "data" / "PG_VERSION").write_text("18")
@@ -108,10 +109,10 @@ async def test_postgres_in_a_used_directory_is_refused(tmp_path_factory: pytest.
         shutil.rmtree(directory)
 
 
-def _public_directory(factory: pytest.TempPathFactory) -> Path:
+def _public_directory() -> Path:
     """Return a directory outside of pytest's own, which other accounts may not enter."""
-    directory = factory.getbasetemp().parents[1] / f"sandbox-test-{os.getpid()}"
-    directory.mkdir()
+    directory = Path(tempfile.mkdtemp(prefix="sandbox-test-"))
+    directory.chmod(0o755)
     return directory
 
 

@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SECONDS_OF_TRAFFIC := $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),)
 READY := $(VENV)/.locked
 
-.PHONY: help demo check test test-containers bench links token lock format clean
+.PHONY: help demo demo-compose check test test-containers test-compose bench links token lock format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ $(READY): requirements/dev.txt
 demo: $(READY) ## the whole flow on this machine without Docker, audited at the end (SECONDS=20 ends it by itself)
 	@exec $(BIN)/python -m sandbox.demo $(if $(SECONDS_OF_TRAFFIC),--seconds $(SECONDS_OF_TRAFFIC))
 
+demo-compose: $(READY) ## the same in containers, with a rolling restart of each service (SECONDS=30 ends it by itself; needs Docker)
+	@exec $(BIN)/python -m sandbox.demo_compose $(if $(SECONDS_OF_TRAFFIC),--seconds $(SECONDS_OF_TRAFFIC))
+
 check: $(READY) ## format, lint, types, import contracts, unit tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -39,6 +42,9 @@ test: $(READY) ## every test that needs no Docker: unit, integration, end to end
 
 test-containers: $(READY) ## the tests on PostgreSQL and Apache Kafka from their images, and those that need them (needs Docker)
 	TEST_SERVERS=containers $(BIN)/pytest tests/integration tests/containers
+
+test-compose: $(READY) ## the stack of docker-compose.yml under load, restarts, kills and outages (needs Docker)
+	TEST_SERVERS=containers $(BIN)/pytest tests/compose
 
 bench: $(READY) ## ratios against references measured in the same run; rewrites docs/benchmarks.md (SERVERS=compose: its Apache Kafka column)
 	$(BIN)/python -m tests.benchmarks $(if $(SERVERS),--servers $(SERVERS))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from patterns import Channel, Context
 from runtime.consumer_settings import ConsumerSettings
@@ -286,8 +286,9 @@ class KafkaReader(Generic[T]):
         for number in numbers:
             self._places.pop(number, None)
         generations = self._ledger.assign(numbers)
-        # An explicit offset, since the client would look for a committed one; nothing is fetched from it while paused.
-        starts = [self._at(number, 0) for number in numbers]
+        # Not where the client would begin, at a committed offset. The first one there is, whatever its number: a fetch
+        # may go out before the pause, and one from a number that is gone leaves the client unable to seek.
+        starts = [self._at(number, OFFSET_BEGINNING) for number in numbers]
         if self._settings.is_cooperative:
             client.incremental_assign(starts)
         else:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import OFFSET_BEGINNING, KafkaError
 
 from runtime.kafka_batch import Assigned, Batch, KafkaReadError
 from tests.support.fake_kafka_client import FakeKafkaClient, error_event, record
@@ -44,6 +44,16 @@ def test_seek_that_comes_too_early_is_tried_again() -> None:
     fill(world, 0, range(3))
     world.script(world.place(0, 1), nothing, nothing, nothing, nothing)
     assert batches(world.run()) == [(0, [1, 2])]
+
+
+@pytest.mark.parametrize("assignor", ["cooperative-sticky", "range"])
+def test_partition_is_assigned_at_whatever_it_begins_with(assignor: str) -> None:
+    """A number might be gone from the broker by now, and then a real client never lets anybody seek there again."""
+    begins: list[int] = []
+    world = World(assign(0), assignor=assignor)
+    world.script(lambda client: begins.append(client.positions[0]), nothing)
+    world.run()
+    assert begins == [OFFSET_BEGINNING]
 
 
 def test_place_of_an_older_generation_is_ignored() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from runtime.postgres import PostgresPool, open_pool
 from sandbox.servers import KafkaServer, PostgresServer
-from tests.integration.services.coupon_consumer.world import World
+from tests.support.coupon_consumer_world import World
 from tests.support.databases import open_emptied, role_settings
 
 TABLES = ("coupons", "consumer_offsets", "dead_letters")

@@ -7,8 +7,8 @@ import signal
 import asyncpg
 import pytest
 
-from tests.integration.services.coupon_consumer.world import World
 from tests.support.coupon_consumer_process import CouponConsumerProcess, run_command
+from tests.support.coupon_consumer_world import World
 from tests.support.coupon_events import RawRecord, cancelled, produce, record_of, some_event
 from tests.support.eventually import eventually
 from tests.support.foreign_producer import produce_with_header

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.integration.services.coupon_consumer.world import World
+from tests.support.coupon_consumer_world import World
 from tests.support.coupon_events import cancelled, some_event
 from tests.support.eventually import eventually
 

@@ -1,0 +1,50 @@
+"""A member of the group on Apache Kafka that is frozen while another takes over, and then goes on."""
+
+import pytest
+
+from tests.support.coupon_consumer_world import World
+from tests.support.coupon_events import some_event
+
+LATE = ("Ownership lost: another member stored these records", "Batch of an older assignment dropped")
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.parametrize("point", ["after-poll", "after-insert"])
+async def test_transaction_of_a_member_frozen_beyond_its_session_changes_nothing(
+    world: World, protocol: str, point: str
+) -> None:
+    """Frozen with a batch in hand or in the middle of its transaction, and overtaken, it finds that out and says so.
+
+    A transaction that it left open is ended by the database, or the other member could not go on.
+    """
+    settings = {
+        "CONSUMER__GROUP_PROTOCOL": protocol,
+        "CONSUMER__CHUNK_RECORDS": "100",
+        "BATCH_RECORDS": "100",
+        "POSTGRES__IDLE_IN_TRANSACTION_SECONDS": "3",
+    }
+    armed = {"CRASH__IS_TEST": "true", "CRASH__POINT": point, "CRASH__HIT": "2", "CRASH__ACTION": "freeze"}
+    await world.produce([some_event() for _ in range(2_000)])
+    async with world.consumer(**settings, **armed) as zombie:
+        await zombie.wait_event("Partitions placed")
+        async with world.consumer(**settings) as other:
+            await world.wait_stored(seconds=90)
+            assert zombie.process.is_running
+            before = await world.fetch_value("select max(updated_at) from consumer_offsets")
+            stored = await world.stored_records()
+            zombie.process.thaw()
+
+            async def has_noticed() -> bool:
+                said = zombie.events()
+                return "Partitions lost: ownership lost without notice" in said or not set(LATE).isdisjoint(said)
+
+            await zombie.wait(has_noticed, seconds=60)
+            assert await world.stored_records() == stored
+            assert await world.fetch_value("select max(updated_at) from consumer_offsets") == before
+            await world.produce([some_event() for _ in range(500)])
+            await world.wait_stored(seconds=90)
+            for member in (zombie, other):
+                metrics = await member.metrics()
+                assert metrics['lp_consumer_records_total{outcome="skipped"}'] == 0
+    await world.assert_exact()

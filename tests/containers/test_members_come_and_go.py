@@ -1,0 +1,88 @@
+"""The consumer's group on Apache Kafka while members join, leave and die under load."""
+
+import asyncio
+
+import pytest
+
+from tests.support.consumer_group import ConsumerGroup, assert_no_event_came_twice, owned, steady_events
+from tests.support.coupon_consumer_process import CouponConsumerProcess
+from tests.support.coupon_consumer_world import World
+from tests.support.eventually import eventually
+
+CHANGES = ("join", "leave", "join", "die", "leave", "join", "join", "leave")
+PAUSE_SECONDS = 2.5
+
+MEMBERSHIPS = [
+    pytest.param({"CONSUMER__ASSIGNOR": "cooperative-sticky"}, False, id="cooperative"),
+    pytest.param({"CONSUMER__ASSIGNOR": "cooperative-sticky"}, True, id="static"),
+    pytest.param({"CONSUMER__GROUP_PROTOCOL": "consumer"}, False, id="consumer-protocol"),
+    pytest.param({"CONSUMER__GROUP_PROTOCOL": "consumer"}, True, id="consumer-protocol-static"),
+]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("settings", "is_static"), MEMBERSHIPS)
+async def test_a_change_every_few_seconds_loses_and_doubles_nothing(
+    world: World, settings: dict[str, str], is_static: bool
+) -> None:
+    """Whoever comes or goes, in mid-rebalance or not, every event is stored once, and the group ends whole."""
+    async with ConsumerGroup(world, is_static=is_static, **settings) as group:
+        async with steady_events(world):
+            await group.join()
+            await group.join()
+            await world.wait_some_stored()
+            for change in CHANGES:
+                await getattr(group, change)()
+                await asyncio.sleep(PAUSE_SECONDS)  # the rhythm of the changes; nothing is read from it
+        await world.wait_stored(seconds=90)
+        await group.wait_whole()
+        for member in group.members:
+            await assert_no_event_came_twice(member)
+    await world.assert_exact()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_static_member_that_comes_back_in_time_gets_its_partitions_and_nobody_else_notices(
+    world: World, protocol: str
+) -> None:
+    """A restart within the session moves no partition of another member: it is assigned once and loses nothing."""
+    # Longer than a restart takes on a busy machine. The other protocol's session is the broker's setting.
+    session = {"CONSUMER__SESSION_TIMEOUT_SECONDS": "30"} if protocol == "classic" else {}
+    async with ConsumerGroup(world, is_static=True, CONSUMER__GROUP_PROTOCOL=protocol, **session) as group:
+        async with steady_events(world):
+            await group.join()
+            other = await group.join()
+            await group.wait_whole()
+            before = await _assignments(other)
+            share = await owned(group.members[0])
+            await group.leave()
+            again = await group.join()
+
+            async def has_its_share() -> bool:
+                return await owned(again) == share
+
+            await eventually(has_its_share, seconds=40)
+        await world.wait_stored(seconds=60)
+        assert await _assignments(other) == before
+        for member in group.members:
+            await assert_no_event_came_twice(member)
+    await world.assert_exact()
+
+
+async def test_second_member_under_the_same_id_ends_the_first_one_loudly(world: World) -> None:
+    """Two processes with one id by mistake: the broker fences the older, which ends with status 1 and says why."""
+    settings = {"CONSUMER__GROUP_INSTANCE_ID": "the-same"}
+    async with world.consumer(**settings) as first:
+        await first.wait_event("Partitions placed")
+        async with world.consumer(**settings) as second:
+            assert await first.process.wait(60) == 1
+            assert "fenced" in first.process.log.read_text().lower()
+            await second.wait_event("Partitions placed")
+
+
+async def _assignments(member: CouponConsumerProcess) -> list[float]:
+    """Return how often a member was given partitions, gave some up, and lost some."""
+    metrics = await member.metrics()
+    kinds = ("assigned", "revoked", "lost")
+    return [metrics[f'lp_kafka_consumer_{kind}_total{{name="default"}}'] for kind in kinds]

@@ -33,7 +33,7 @@ def main() -> int:
             key = secret.read_text("utf-8")
             print(sign_token(arguments.member, arguments.scope, key, lifetime_seconds=_LIFETIME_SECONDS))
     except NotRunningError as error:
-        print(f"No demo is running here: start one with `make demo` or docker compose ({error}).", file=sys.stderr)
+        print(f"No token: `make demo` does not run here, and docker compose says: {error}", file=sys.stderr)
         return 1
     except ValueError as error:
         print(f"No such member: {error}", file=sys.stderr)

@@ -110,6 +110,14 @@ def test_every_container_is_bounded(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
 
 
+def test_beside_each_memory_limit_stands_what_was_measured() -> None:
+    """A limit is at least 1.5 times the most that was seen, and the figure can be read where the limit is."""
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    limits = re.findall(r"mem_limit: (\d+)m(?: # (\d+) MiB)?", text)
+    assert len(limits) == len(LASTING) + 1
+    assert all(float(limit) >= 1.5 * float(measured) for limit, measured in limits)
+
+
 @every_service(*(name for name, service in SERVICES.items() if "SERVICES_TAG" in service["image"]))
 def test_containers_of_our_image_write_nowhere_but_to_one_tmpfs(name: str) -> None:
     """The root is read-only; secrets are mounted read-only; the members' journal is the one volume that is written."""

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from confluent_kafka import KafkaError
+
 from runtime.settings import KafkaSettings, read_secret
 
 DEPENDENCY: Final = "kafka"
@@ -35,3 +37,8 @@ def client_config(settings: KafkaSettings, *, name: str) -> ClientConfig:
         config["sasl.username"] = settings.sasl_username or ""
         config["sasl.password"] = read_secret(settings.sasl_password, settings.sasl_password_file) or ""
     return config
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """Return whether an error is the end of its client; the error callback is told so by the code alone."""
+    return error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001 - the client's names for its local errors begin so

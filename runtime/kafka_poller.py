@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Protocol
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from runtime.errors import DeliveryUnknown, RecordRefusedError
-from runtime.kafka_client import DEPENDENCY, ClientConfig
+from runtime.kafka_client import DEPENDENCY, ClientConfig, is_fatal
 from runtime.log_damper import LogDamper
 from runtime.logs import get_logger
 from runtime.settings import KafkaSettings, read_secret
@@ -195,7 +195,7 @@ class Poller:
         if error is None:
             outcome = Delivery(message.topic() or "", message.partition() or 0, message.offset() or 0)
         else:
-            self.is_fatal = self.is_fatal or error.fatal() or error.code() in _LOST_IDENTITY
+            self.is_fatal = self.is_fatal or is_fatal(error) or error.code() in _LOST_IDENTITY
             outcome = _as_error(error)
         if batch.answer(index, outcome):
             self._complete.append(batch)
@@ -228,7 +228,7 @@ class Poller:
 
     def _note_error(self, error: KafkaError) -> None:
         """Hear of a client-wide error, in the poller's thread."""
-        if error.fatal():
+        if is_fatal(error):
             self.is_fatal = True
         if error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001 - how the library spells its local codes
             self._refresh_password()

@@ -13,6 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from patterns import Channel, Context
 from runtime.consumer_settings import ConsumerSettings
 from runtime.kafka_batch import Assigned, Batch, KafkaReadError
+from runtime.kafka_client import is_fatal
 from runtime.log_damper import LogDamper
 from runtime.logs import get_logger
 from runtime.partition_ledger import PartitionLedger
@@ -339,7 +340,7 @@ class KafkaReader(Generic[T]):
     def _on_error(self, error: KafkaError) -> None:
         """Note an error of the client: a fatal one ends the reading, all others the client mends by itself."""
         self._counts["errors"] += 1
-        if error.fatal():
+        if is_fatal(error):
             self._fatal = error
         if self._damper.is_news(error.name()):
             _log.warning("Kafka client reports an error", error=error.name(), detail=error.str())

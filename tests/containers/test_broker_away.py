@@ -28,8 +28,7 @@ async def go_away_and_come_back(kafka: KafkaServer, how: str) -> None:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("how", ["stop", "kill"])
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.parametrize(("how", "protocol"), [("stop", "classic"), ("kill", "consumer")])
 async def test_group_goes_on_after_a_restart_of_its_broker(fragile_kafka: World, how: str, protocol: str) -> None:
     """No member ends, none needs a restart; what was produced before and after is stored once."""
     world = fragile_kafka

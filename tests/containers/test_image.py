@@ -217,9 +217,16 @@ def test_sigterm_reaches_process_1_and_ends_it_with_status_0(image: str) -> None
     """The service itself is process 1; told to stop while it waits for its servers, it stops in order."""
     with running(image, "services.coupon_consumer", **WAITING) as container:
         wait_for_log(container, "Admin server listening")
-        assert answer(
-            "exec", container, "python", "-c", "print(open('/proc/1/cmdline').read().split(chr(0))[1:3])"
-        ) == ("['-m', 'services.coupon_consumer']")
+        assert answer("exec", container, "python", "-c", "print(open('/proc/1/cmdline').read().split(chr(0))[:3])") == (
+            "['python', '-m', 'services.coupon_consumer']"
+        )
+        answer("stop", "--time=40", container)
+        assert answer("inspect", "--format={{.State.ExitCode}}", container) == "0"
+
+
+def test_sigterm_in_the_first_moment_is_kept(image: str) -> None:
+    """A stop that comes before Python has a handler is not lost: the service stops in order as soon as it can."""
+    with running(image, "services.coupon_consumer", **WAITING) as container:
         answer("stop", "--time=40", container)
         assert answer("inspect", "--format={{.State.ExitCode}}", container) == "0"
 

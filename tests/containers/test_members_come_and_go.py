@@ -9,14 +9,13 @@ from tests.support.coupon_consumer_process import CouponConsumerProcess
 from tests.support.coupon_consumer_world import World
 from tests.support.eventually import eventually
 
-CHANGES = ("join", "leave", "join", "die", "leave", "join", "join", "leave")
+CHANGES = ("join", "leave", "join", "die", "join", "leave")
 PAUSE_SECONDS = 2.5
 
 MEMBERSHIPS = [
     pytest.param({"CONSUMER__ASSIGNOR": "cooperative-sticky"}, False, id="cooperative"),
     pytest.param({"CONSUMER__ASSIGNOR": "cooperative-sticky"}, True, id="static"),
     pytest.param({"CONSUMER__GROUP_PROTOCOL": "consumer"}, False, id="consumer-protocol"),
-    pytest.param({"CONSUMER__GROUP_PROTOCOL": "consumer"}, True, id="consumer-protocol-static"),
 ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Self
 
+from sandbox.probe import ProbeFailed
 from tests.support.coupon_consumer_process import CouponConsumerProcess
 from tests.support.coupon_consumer_world import World
 from tests.support.coupon_events import some_event
@@ -38,8 +39,12 @@ async def steady_events(world: World) -> AsyncIterator[None]:
 
 
 async def owned(member: CouponConsumerProcess) -> int:
-    """Return how many partitions a member owns."""
-    return round((await member.metrics())['lp_kafka_ledger_owned{name="default"}'])
+    """Return how many partitions a member owns; a member that does not answer yet owns none."""
+    try:
+        metrics = await member.metrics()
+    except ProbeFailed:
+        return 0
+    return round(metrics.get('lp_kafka_ledger_owned{name="default"}', 0))
 
 
 async def assert_no_event_came_twice(member: CouponConsumerProcess) -> None:

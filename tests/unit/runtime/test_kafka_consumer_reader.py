@@ -228,9 +228,10 @@ def test_passing_error_of_the_client_is_no_end() -> None:
     assert world.reader.statistics().errors == 2
 
 
-def test_fatal_error_of_the_client_ends_the_reading() -> None:
-    """After it the client reads nothing more, so neither do we: the failure says so."""
-    world = World(lambda client: client.settings["error_cb"](KafkaError(KafkaError._FATAL, "fenced", True)))
+@pytest.mark.parametrize("is_marked", [True, False], ids=["marked", "by its code alone"])
+def test_fatal_error_of_the_client_ends_the_reading(is_marked: bool) -> None:
+    """After it the client reads nothing more, so neither do we: the failure says so. A real one has no mark."""
+    world = World(lambda client: client.settings["error_cb"](KafkaError(KafkaError._FATAL, "fenced", is_marked)))
     assert isinstance(world.run_to_failure(), KafkaReadError)
     assert world.client.is_closed
 

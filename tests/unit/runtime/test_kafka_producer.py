@@ -89,8 +89,9 @@ async def test_failing_connections_are_told_once_in_a_while() -> None:
         KafkaError(KafkaError.PRODUCER_FENCED),
         KafkaError(KafkaError.UNKNOWN_PRODUCER_ID),
         KafkaError(KafkaError._FATAL, "broken", True),
+        KafkaError(KafkaError._FATAL, "broken"),
     ],
-    ids=["fenced", "unknown id", "fatal"],
+    ids=["fenced", "unknown id", "fatal", "fatal by its code alone"],
 )
 async def test_a_client_that_lost_its_identity_is_replaced_and_the_next_record_goes_through(error: KafkaError) -> None:
     """The record at hand is of unknown fate; the one after it is stored by a new client; no count is left behind."""

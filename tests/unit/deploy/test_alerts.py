@@ -144,7 +144,9 @@ def test_every_alert_is_fired_by_a_test_for_promtool() -> None:
 
 
 def test_scrape_example_has_one_job_a_service() -> None:
-    """prometheus.yml scrapes each service under the job that the alerts name, and loads the alerts."""
+    """prometheus.yml scrapes each service of compose under the job that the alerts name, and loads the alerts."""
+    containers = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
+    assert set(JOBS) <= set(containers)
     config = yaml.safe_load((RULES / "prometheus.yml").read_text("utf-8"))
     assert config["rule_files"] == ["alerts.yml"]
     assert {job["job_name"]: job["dns_sd_configs"][0]["names"] for job in config["scrape_configs"]} == {

@@ -67,6 +67,12 @@ def test_table_of_statuses_has_those_of_the_code() -> None:
     assert rows == sorted(rows, key=int)
 
 
+def test_sum_of_connections_is_held_against_the_bound_in_compose() -> None:
+    """The bound in the page's arithmetic, which runs with the documentation, is the one of docker-compose.yml."""
+    (bound,) = re.findall(r"<= (\d+)  # max_connections in docker-compose\.yml", PAGE)
+    assert f"max_connections={bound}]" in (ROOT / "docker-compose.yml").read_text("utf-8")
+
+
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)]+)\)", PAGE))))
 def test_link_of_the_page_leads_somewhere(target: str) -> None:
     """A link is a file of this project or a section of the page."""

@@ -1,8 +1,10 @@
 """Catch a process's signals from its first moment on, and hand them to its event loop when there is one.
 
 Import this before anything heavy and call ``hold_signals`` first thing: a SIGTERM that comes while modules load is then
-kept for the loop, which stops in order. (As process 1 of a container the default would be to ignore it, for ever.) Go's
-runtime is up within a millisecond; an interpreter with its libraries takes hundreds.
+kept for the loop, which stops in order. Go's runtime is up within a millisecond; an interpreter with its libraries
+takes hundreds, and even this module comes some tens of milliseconds late. To process 1 of a container the kernel
+delivers no signal that has no handler yet, and drops it. So the image starts Python with SIGTERM blocked, which keeps
+it, and ``hold_signals`` lets it in.
 """
 
 import signal
@@ -27,12 +29,13 @@ class SignalInbox:
         self._take: Callable[[Signals], None] | None = None
 
     def open(self) -> None:
-        """Put the handlers in place. Main thread only."""
+        """Put the handlers in place, and let in what the starter kept blocked until now. Main thread only."""
         for number in STOP_SIGNALS:
             if number is not Signals.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
         signal.signal(Signals.SIGQUIT, self._handle)
         signal.signal(Signals.SIGPIPE, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def attach(self, take: Callable[[Signals], None]) -> None:
         """Hand over what was held, in order, and from now on every signal as it comes; ``take`` must be reentrant."""

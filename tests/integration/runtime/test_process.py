@@ -133,6 +133,18 @@ def test_a_signal_before_the_first_word_ends_the_process_at_once_or_in_order(log
         assert run.end() in {0, -Signals.SIGTERM}
 
 
+def test_a_signal_that_the_starter_blocked_is_kept_until_it_has_a_handler(log: Path) -> None:
+    """A SIGTERM sent before the first instruction of Python ends the process with status 0, as in the image."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {Signals.SIGTERM})
+    try:
+        with running(log, "orderly") as run:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            run.send(Signals.SIGTERM)
+            assert run.end() == 0
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
 @pytest.mark.parametrize("delay_ms", [0, 50, 200, 500])
 def test_a_signal_while_the_dependency_is_down_ends_with_status_0(log: Path, delay_ms: int) -> None:
     """The admin port answers meanwhile: alive, not ready."""

@@ -141,6 +141,7 @@ class KafkaReader(Generic[T]):
             "error_cb": self._on_error,
             "on_commit": self._on_commit,
             "logger": logging.getLogger("confluent_kafka"),
+            "log_level": 2,  # not the client's line for each failed connection: `_on_error` tells of these, damped
         }
 
     def _close(self, client: Consumer | None) -> None:

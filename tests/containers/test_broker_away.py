@@ -18,6 +18,8 @@ TOPIC = "restarted"
 KEYS = 20
 PIECE = 20
 AWAY_SECONDS = 3.0
+LINES_OF_TROUBLE = 60
+"""Some are told once in ten seconds; the client itself would write tens a second."""
 
 
 async def go_away_and_come_back(kafka: KafkaServer, how: str) -> None:
@@ -44,6 +46,7 @@ async def test_group_goes_on_after_a_restart_of_its_broker(fragile_kafka: World,
         for member in group.members:
             await member.wait_readiness(200)
             await assert_no_event_came_twice(member)
+            assert sum(line["level"] in {"warning", "error"} for line in member.log()) < LINES_OF_TROUBLE
         await group.wait_whole(seconds=90)
     await world.assert_exact()
 

@@ -29,6 +29,9 @@ _GRACE_SECONDS = 35.0
 _DOWN_SECONDS = 120.0
 _MARGIN_SECONDS = 20.0
 _TOKEN_SECONDS = 86_400
+# The image has its builder's labels, the project among them, and whatever else runs from it inherits them; this one
+# only compose gives.
+_MADE_BY_UP = ("--filter", "label=com.docker.compose.oneoff=False")
 # How many ports each published range gets: as many as the most instances of it that anybody here runs at once.
 _RANGES = {
     "REWARD_STORE_PORTS": 4,
@@ -225,9 +228,8 @@ class ComposeSystem:
 
     async def left_over(self) -> list[str]:
         """Return what there is of this project: containers, volumes and networks."""
-        label = ("--filter", f"label=com.docker.compose.project={self.project}", "--quiet")
-        kinds = (("ps", "--all"), ("volume", "ls"), ("network", "ls"))
-        return [line for kind in kinds for line in (await docker(*kind, *label)).split()]
+        kinds = (("ps", "--all", *_MADE_BY_UP), ("volume", "ls"), ("network", "ls"))
+        return [line for kind in kinds for line in (await docker(*kind, "--quiet", *self._filters)).split()]
 
     async def container_ids(self, name: str | None = None, *, stopped: bool = False) -> list[str]:
         """Return the running containers of a service, or of all of them, the oldest first.
@@ -236,7 +238,7 @@ class ComposeSystem:
             name: the service as compose calls it; None for every one.
             stopped: whether those that have ended are wanted, too.
         """
-        filters = ["--filter", f"label=com.docker.compose.project={self.project}"]
+        filters = [*self._filters, *_MADE_BY_UP]
         if name is not None:
             filters += ["--filter", f"label=com.docker.compose.service={name}"]
         found = await docker("ps", "--no-trunc", "--quiet", *(["--all"] if stopped else []), *filters)
@@ -245,6 +247,10 @@ class ComposeSystem:
     async def aclose(self) -> None:
         """Close this side's connections."""
         await self.client.aclose()
+
+    @property
+    def _filters(self) -> tuple[str, str]:
+        return ("--filter", f"label=com.docker.compose.project={self.project}")
 
     async def _instance(self, container_id: str) -> ContainerInstance:
         (found,) = await inspect(container_id)

@@ -85,7 +85,7 @@ def main() -> int:
     """Run the demo and return its exit status."""
     parser = argparse.ArgumentParser(description="The whole flow in containers, audited at the end.")
     parser.add_argument("--seconds", type=float, help="how long the traffic lasts (default: until Ctrl-C)")
-    parser.add_argument("--rate", type=float, default=40.0, help="requests a second on average (default: 40)")
+    parser.add_argument("--rate", type=float, default=20.0, help="requests a second on average (default: 20)")
     parser.add_argument("--directory", type=Path, default=_PLACE, help="where the journal goes")
     arguments = parser.parse_args()
     if arguments.rate <= 0 or (arguments.seconds is not None and arguments.seconds <= 0):

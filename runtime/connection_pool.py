@@ -163,6 +163,8 @@ class ConnectionPool:
     def give_back_after(self, connection: Connection, error: BaseException) -> None:
         """Take a connection back after an error, and raise the pool's word for it if the server caused it."""
         verdict = _judge_on(connection, error)
+        if isinstance(error, asyncpg.InternalClientError):
+            connection.terminate()  # it is over, though the driver may not have seen its end yet
         if verdict is Verdict.EXPIRE:
             self.expire()
         self.give_back(connection)

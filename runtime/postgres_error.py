@@ -31,11 +31,13 @@ class Verdict(Enum):
 def judge(error: BaseException) -> Verdict:
     """Return what an error that came out of a query or a connection attempt asks for.
 
-    ``OSError`` and ``TimeoutError`` belong here: asyncpg raises them plain while the server is down or frozen.
+    ``OSError`` and ``TimeoutError`` belong here: asyncpg raises them plain while the server is down or frozen. So does
+    its ``InternalClientError``: the server ended this connection between two statements, with a word on why that nobody
+    awaited, and the next statement came before the driver saw the end.
     """
     if isinstance(error, asyncpg.PostgresError):
         return _judge_state(error.sqlstate or "", error)
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError | asyncpg.InternalClientError):
         return Verdict.UNAVAILABLE
     if isinstance(error, OSError | asyncpg.TargetServerAttributeNotMatched):
         return Verdict.EXPIRE

@@ -1,6 +1,7 @@
 """The Postgres pool on a server that restarts, dies, freezes or is not there."""
 
 import asyncio
+import time
 
 import asyncpg
 import pytest
@@ -154,3 +155,23 @@ async def test_waiting_ends_when_the_server_comes(own_postgres: PostgresServer) 
         assert not waiting.done()
         await own_postgres.start()
         await waiting
+
+
+@pytest.mark.parametrize("rounds", range(5))
+async def test_a_transaction_that_the_server_ended_meanwhile_is_unavailable(
+    postgres: PostgresServer, rounds: int
+) -> None:
+    """Whether its end is read before, while or after the next statement begins, the caller may try again."""
+
+    async def outlive(connection: Connection) -> None:
+        await connection.fetchval("select 1")
+        time.sleep(0.6)  # noqa: ASYNC251 - as a process that was frozen: nothing is read meanwhile
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        await connection.fetchval("select 2")
+
+    settings = pool_settings(postgres.superuser_url, idle_in_transaction_seconds=0.2)
+    async with open_pool(settings) as pool:
+        with pytest.raises(DependencyUnavailable):
+            await pool.transaction(outlive)
+        assert await pool.fetch_row("select 3")

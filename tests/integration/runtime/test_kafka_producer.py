@@ -142,7 +142,7 @@ async def test_a_broker_that_restarts_is_found_again(own_kafka: KafkaServer) -> 
     await own_kafka.create_topic("again")
     settings = KafkaSettings(bootstrap=own_kafka.bootstrap, delivery_timeout_seconds=2.0)
     async with open_producer(settings) as producer:
-        await producer.publish("again", b"k", b"before")
+        await _publish_until_stored(producer, "again", b"before")
         await own_kafka.stop()
         with pytest.raises(DependencyUnavailable):
             await producer.publish("again", b"k", b"during")

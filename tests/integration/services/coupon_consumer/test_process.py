@@ -89,7 +89,8 @@ async def test_zombie_that_wakes_up_after_its_partitions_were_taken_changes_noth
     async with world.consumer(**armed, CONSUMER__CHUNK_RECORDS="100") as zombie:
         await zombie.wait_event("Partitions placed")
         async with world.consumer() as other:
-            await world.wait_stored(seconds=60)
+            # The session of the frozen one has to end, and its transaction, if it was in one, to be ended.
+            await world.wait_stored(seconds=90)
             zombie.process.thaw()
             notices = {
                 "Ownership lost: another member stored these records",

@@ -328,6 +328,21 @@ def test_request_without_an_answer_may_have_had_its_effect_where_failures_are_al
         assert len(_verdict(town.world).differences) == 2
 
 
+def test_request_whose_sender_was_killed_is_no_failure_and_may_have_had_its_effect() -> None:
+    """Nobody waited for its answer, so none is missed; what it did, whole or not at all, is in order."""
+    for is_done in (True, False):
+        town = _Town()
+        if is_done:
+            town.world.redeem_reward("m-1", is_answered=False)
+        else:
+            town.world.ask(Operation.REDEEM_REWARD, "m-1", REWARD, key="lost")
+        record = replace(town.world.record(), abandoned=frozenset({len(town.world.attempts)}))
+        assert not _verdict(town.world).is_ok
+        verdict = audit(record, town.world.holdings())
+        assert verdict.is_ok, verdict.differences
+        assert verdict.failed_requests == 0
+
+
 def test_difference_that_is_no_failed_request_is_not_counted_as_one() -> None:
     """The count of failed requests is that of requests, whatever else differs."""
     world = World()

@@ -226,6 +226,7 @@ def test_passing_error_of_the_client_is_no_end() -> None:
     world.script(trouble, world.place(0, 0), nothing, nothing, nothing)
     assert batches(world.run()) == [(0, [0, 1])]
     assert world.reader.statistics().errors == 2
+    assert world.client.settings["log_level"] == 2  # the client's own lines on them, tens a second, are off
 
 
 @pytest.mark.parametrize("is_marked", [True, False], ids=["marked", "by its code alone"])

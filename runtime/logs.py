@@ -110,6 +110,8 @@ def configure_logs(settings: ProcessSettings, *, file_descriptor: int = 2) -> Lo
             root.removeHandler(handler)
     root.addHandler(_StandardHandler())
     root.setLevel(level)
+    # At INFO it writes a line for each request that we send; our own lines say what came of it.
+    logging.getLogger("httpx").setLevel(max(level, logging.WARNING))
     logging.captureWarnings(capture=True)
     return sink
 

@@ -164,6 +164,13 @@ def test_levels_below_the_setting_are_left_out(lines: Lines) -> None:
     assert [line["event"] for line in lines()] == ["yes"]
 
 
+def test_http_client_is_heard_from_warnings_on(lines: Lines) -> None:
+    """Its line for each request that went well is left out."""
+    logging.getLogger("httpx").info("HTTP Request: POST http://127.0.0.1/")
+    logging.getLogger("httpx").warning("odd")
+    assert [line["event"] for line in lines()] == ["odd"]
+
+
 def test_a_stalled_reader_never_blocks_a_writer_and_the_loss_is_told() -> None:
     """With the pipe full and the queue full lines are dropped and counted; when it drains, one line says how many."""
     read_end, write_end = os.pipe()

@@ -7,6 +7,7 @@ import pytest
 from runtime.auth import TokenVerifier
 from runtime.settings import AuthSettings
 from sandbox import demo, token
+from sandbox.links import NotRunningError
 from sandbox.place import DemoRunningError, ForeignPlaceError, hold_place, is_held
 from sandbox.system import secret_file
 
@@ -72,11 +73,16 @@ def test_token_of_a_running_demo_is_accepted_by_its_services(
 def test_token_without_a_demo_is_refused_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where no demo runs, one sentence says how to start one."""
+    """Where neither a demo nor a stack runs, one sentence says so, with compose's own words."""
+
+    def ask_compose(*_: str) -> str:
+        raise NotRunningError("no such service")
+
+    monkeypatch.setattr("sandbox.token.ask_compose", ask_compose)
     assert _print_token(monkeypatch, tmp_path) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "No demo is running here: start one with `make demo`.\n"
+    assert captured.err == "No token: `make demo` does not run here, and docker compose says: no such service\n"
 
 
 def test_token_for_an_impossible_member_is_refused(

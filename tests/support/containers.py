@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import os
 import secrets
 import signal
 import tempfile
 import time
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -53,19 +55,32 @@ _KAFKA_SETTINGS: Final = {
 }
 
 
+def _stay_on_loopback() -> None:
+    """Tell the library, before it is imported, not to go over the bridge where this machine is a container itself."""
+    if Path("/.dockerenv").exists():
+        os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
+        os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "localhost")
+
+
 @functools.cache
 def engine_fault() -> str | None:
     """Return why no container engine answers, in one line, or None when one does; asked once a run."""
+    _stay_on_loopback()
     from docker.errors import DockerException  # type: ignore[import-untyped] # it ships no types
     from testcontainers.core.docker_client import DockerClient
 
-    try:
-        client = DockerClient().client
-        client.ping()
-        client.close()
-    except DockerException as error:
-        return " ".join(str(error).split())
-    return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            client = DockerClient().client
+            client.ping()
+            client.close()
+        except DockerException as error:
+            fault = " ".join(str(error).split())
+        else:
+            return None
+        gc.collect()  # its socket, which it leaves open when nobody answers
+    return fault
 
 
 class ContainerServer:
@@ -159,10 +174,7 @@ class ContainerServer:
 
 
 def _container(image: str, port: int, inside: int, **environment: str) -> "DockerContainer":
-    if Path("/.dockerenv").exists():
-        # In a container itself the library would go over the bridge; everything here goes over loopback.
-        os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
-        os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "localhost")
+    _stay_on_loopback()
     from testcontainers.core.container import DockerContainer
 
     container = DockerContainer(image).with_envs(**environment)

@@ -48,10 +48,11 @@ where stored.consumer_group = $1 and stored.topic = $2
 returning stored.partition
 """
 
-# Times travel as microseconds since the epoch, for which the driver's encoder takes a quarter of a datetime's time; in
-# two parts, because an interval is multiplied by a double, which has no room for those of the next centuries.
+# Each column travels as one text of lines, which costs the driver a fifth of an array: it looks at each element twice.
+# No field that was understood holds a line end. Times are microseconds since the epoch, added in two parts, because an
+# interval is multiplied by a double, which has no room for those of the next centuries.
 # Of two events of one coupon the higher version wins whole, in whatever order they come. A redeemed coupon is done.
-_WRITE: Final = """
+_WRITE: Final = r"""
 insert into coupons as known (
     code, member_id, reward_id, redemption_id, value_cents, currency, issued_at, expires_at, version, status, source
 )
@@ -60,8 +61,10 @@ select code, member_id, reward_id, redemption_id, value_cents, currency,
     timestamptz 'epoch' + expires_us / 1000000 * interval '1 s' + expires_us % 1000000 * interval '1 us',
     version, case when is_cancelled then 'cancelled' else 'issued' end, 'event'
 from unnest(
-    $1::text[], $2::text[], $3::text[], $4::uuid[], $5::bigint[], $6::text[], $7::bigint[], $8::bigint[],
-    $9::bigint[], $10::boolean[]
+    string_to_array($1, e'\n'), string_to_array($2, e'\n'), string_to_array($3, e'\n'),
+    string_to_array($4, e'\n', '')::uuid[], string_to_array($5, e'\n')::bigint[], string_to_array($6, e'\n'),
+    string_to_array($7, e'\n')::bigint[], string_to_array($8, e'\n')::bigint[],
+    string_to_array($9, e'\n')::bigint[], string_to_array($10, e'\n')::boolean[]
 ) as event (
     code, member_id, reward_id, redemption_id, value_cents, currency, issued_us, expires_us, version, is_cancelled
 )
@@ -272,10 +275,22 @@ async def write(connection: Connection, events: Sequence[FlatEvent]) -> int:
     """
     if not events:
         return 0
-    columns = list(zip(*newest(events), strict=True))
-    issued_us, expires_us = ([(at - _EPOCH) // _MICROSECOND for at in column] for column in columns[6:8])
-    is_cancelled = [kind == EventType.CANCELLED for kind in columns[9]]
-    tag: str = await connection.execute(_WRITE, *columns[:6], issued_us, expires_us, columns[8], is_cancelled)
+    codes, members, rewards, redemptions, cents, currencies, issued, expires, versions, kinds, *_ = zip(
+        *newest(events), strict=True
+    )
+    columns = (
+        codes,
+        members,
+        rewards,
+        (redemption or "" for redemption in redemptions),
+        map(str, cents),
+        currencies,
+        (str((at - _EPOCH) // _MICROSECOND) for at in issued),
+        (str((at - _EPOCH) // _MICROSECOND) for at in expires),
+        map(str, versions),
+        ("t" if kind == EventType.CANCELLED else "f" for kind in kinds),
+    )
+    tag: str = await connection.execute(_WRITE, *map("\n".join, columns))
     return int(tag.rpartition(" ")[2])
 
 

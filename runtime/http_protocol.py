@@ -20,6 +20,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from runtime.http_cycle import Cycle
+from runtime.http_head import head_problem, is_too_large
 from runtime.http_state import (
     ASGI,
     CHUNKED_FACTOR,
@@ -200,17 +201,18 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Check what the header announces, before a byte of the body is kept."""
         headers = self.headers
-        if len(headers) > self._header_count_max or self._fed + self._piece > self._header_bytes_max:
-            self._check_header_size()
+        may_be_large = len(headers) > self._header_count_max or self._fed + self._piece > self._header_bytes_max
+        if may_be_large and is_too_large(headers, self._header_bytes_max, self._header_count_max):
+            self._refuse_parsing(Problem(431, "headers-too-large"), "header_bytes")
         found = dict(headers)
         version = self.parser.get_http_version()
-        if version != "1.1" or b"host" not in found or len(found) != len(headers):
-            self._check_version_and_host(version)
+        is_plain = version == "1.1" and b"host" in found and len(found) == len(headers)
+        is_plain = is_plain and b"transfer-encoding" not in found
+        if not is_plain and (problem := head_problem(headers, version)) is not None:
+            self._refuse_parsing(problem, "malformed")
         length = found.get(b"content-length")
         if length is not None and int(length) > self._limits.body_bytes_max:
             self._refuse_parsing(Problem(413, "body-too-large"), "body_bytes")
-        if b"transfer-encoding" in found:
-            self._check_coding()
         if not self.url.startswith((b"/", b"http://", b"https://")):
             self._refuse_parsing(Problem(400, "bad-request"), "malformed")
         url = httptools.parse_url(self.url)
@@ -235,23 +237,6 @@ class HttpProtocol(HttpToolsProtocol):
         expect = found.get(b"expect")
         if expect is not None:
             self._meet_expectation(expect, version)
-
-    def _check_header_size(self) -> None:
-        size = sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self._header_bytes_max or len(self.headers) > self._header_count_max:
-            self._refuse_parsing(Problem(431, "headers-too-large"), "header_bytes")
-
-    def _check_version_and_host(self, version: str) -> None:
-        if version not in ("1.1", "1.0"):
-            self._refuse_parsing(Problem(505, "http-version-not-supported"), "malformed")
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (hosts == 0 and version == "1.1"):
-            self._refuse_parsing(Problem(400, "bad-request", "Exactly one Host header is needed."), "malformed")
-
-    def _check_coding(self) -> None:
-        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
-        if codings != [b"chunked"]:
-            self._refuse_parsing(Problem(501, "transfer-coding-not-supported"), "malformed")
 
     def _meet_expectation(self, expect: bytes, version: str) -> None:
         if expect.lower() != b"100-continue":

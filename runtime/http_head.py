@@ -1,0 +1,28 @@
+"""What a request's header may not announce, whatever its path."""
+
+from collections.abc import Sequence
+
+from runtime.problem import Problem
+
+
+def head_problem(headers: Sequence[tuple[bytes, bytes]], version: str) -> Problem | None:
+    """Return what is wrong with a version, a Host or a transfer coding; None when nothing is.
+
+    Args:
+        headers: names in lower case, in the order they came, doubles kept.
+        version: as it stands in the request line.
+    """
+    if version not in ("1.1", "1.0"):
+        return Problem(505, "http-version-not-supported")
+    hosts = sum(name == b"host" for name, _ in headers)
+    if hosts > 1 or (hosts == 0 and version == "1.1"):
+        return Problem(400, "bad-request", "Exactly one Host header is needed.")
+    codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+    if codings not in ([], [b"chunked"]):
+        return Problem(501, "transfer-coding-not-supported")
+    return None
+
+
+def is_too_large(headers: Sequence[tuple[bytes, bytes]], bytes_max: int, count_max: int) -> bool:
+    """Say whether there are too many headers, or too many bytes in all their lines together."""
+    return len(headers) > count_max or sum(len(name) + len(value) + 4 for name, value in headers) > bytes_max

@@ -38,7 +38,7 @@ check: $(READY) ## format, lint, types, import contracts, unit tests
 test: $(READY) ## every test that needs no Docker: unit, integration, end to end, faults
 	$(BIN)/pytest tests/unit/patterns --numprocesses auto --dist worksteal --timeout 60 --cov --cov-report=term
 	$(BIN)/pytest tests/unit --ignore=tests/unit/patterns --numprocesses auto --dist worksteal
-	$(BIN)/pytest tests --ignore=tests/unit --numprocesses auto --dist worksteal
+	$(BIN)/pytest tests --ignore=tests/unit
 
 test-containers: $(READY) ## the tests on PostgreSQL and Apache Kafka from their images, and those that need them (needs Docker)
 	TEST_SERVERS=containers $(BIN)/pytest tests/integration tests/containers

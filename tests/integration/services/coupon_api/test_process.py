@@ -118,7 +118,8 @@ async def test_stop_under_load_loses_no_request(
     coupons = [some_coupon() for _ in range(40)]
     for coupon in coupons:
         await put_coupon(administrator, coupon)
-    async with open_coupon_api(postgres, coupons_database, tmp_path) as service:
+    # The lag must outlast the busiest client's pause between connecting and sending: here forty share one loop.
+    async with open_coupon_api(postgres, coupons_database, tmp_path, HTTP__DRAIN_LAG_SECONDS="5") as service:
         await service.wait_readiness(200)
         outcomes: Counter[str] = Counter()
         is_busy = asyncio.Event()

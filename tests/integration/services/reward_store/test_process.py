@@ -143,7 +143,7 @@ async def test_a_stop_under_load_loses_no_request_and_no_event(place: Place, wor
     told: list[str] = []
     ends: Counter[str] = Counter()
     # The lag must outlast the busiest client's pause between connecting and sending: here forty share one loop.
-    async with open_reward_store(place, HTTP__DRAIN_LAG_SECONDS="2") as service:
+    async with open_reward_store(place, HTTP__DRAIN_LAG_SECONDS="5") as service:
         await service.wait_readiness(200)
         clients = [asyncio.create_task(_redeem_until_refused(service, member, told, ends)) for member in members]
         await eventually(lambda: len(told) >= 200, seconds=30)

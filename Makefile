@@ -19,7 +19,8 @@ $(READY): requirements/dev.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "This needs Python's venv module, which $(PYTHON) lacks (Debian: apt-get install python3-venv)." >&2; exit 1; }
 	@echo "Setting up $(VENV) with $$($(PYTHON) -V): locked packages, every file checked by its hash" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: --requirement requirements/dev.txt
+	@$(BIN)/python -m pip --disable-pip-version-check check >&2
 	@touch $@
 
 demo: $(READY) ## the whole flow on this machine without Docker, audited at the end (SECONDS=20 ends it by itself)

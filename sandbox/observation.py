@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from patterns import Mutex
 from sandbox.instance import Service
 from sandbox.traffic import Traffic, TrafficStatistics
 from sandbox.world import Platform
@@ -62,7 +63,10 @@ class Observation:
 
 
 class Observer:
-    """Look at the traffic, both databases and the metrics of the consumers, on connections of its own."""
+    """Look at the traffic, both databases and the metrics of the consumers, on connections of its own.
+
+    Several tasks may look at once, and take turns: a connection carries one query at a time.
+    """
 
     def __init__(
         self,
@@ -77,9 +81,14 @@ class Observer:
         self._coupons = coupons
         self._began_at = self._looked_at = time.monotonic()
         self._requests = 0
+        self._turn = Mutex()
 
     async def look(self) -> Observation:
         """Take one look."""
+        async with self._turn:
+            return await self._look()
+
+    async def _look(self) -> Observation:
         now = time.monotonic()
         traffic = self._traffic.statistics()
         rate = (traffic.requests - self._requests) / max(now - self._looked_at, 1e-9)

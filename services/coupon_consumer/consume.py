@@ -217,11 +217,11 @@ def _tell_of_poison(batches: Batches) -> None:
 def _work(progress: Sequence[Progress], batches: Batches) -> Work:
     if len(batches) == 1:
         content = batches[0].content
-        return Work(progress, content.events, content.records, content.poison)
+        return Work(progress, content.rows, content.records, content.poison)
     contents = [batch.content for batch in batches]
     return Work(
         progress,
-        list(chain.from_iterable(content.events for content in contents)),
+        list(chain.from_iterable(content.rows for content in contents)),
         list(chain.from_iterable(content.records for content in contents)),
         list(chain.from_iterable(content.poison for content in contents)),
     )

@@ -11,8 +11,8 @@ from typing import Final
 from uuid import UUID
 
 from loyalty.errors import EventError
-from loyalty.event import FlatEvent, decode_flat
 from runtime.postgres import Connection, PostgresPool, Row
+from services.coupon_consumer.event_row import EventRow, decode_row
 from services.coupon_consumer.store import write_halving
 
 _LIST: Final = """
@@ -101,15 +101,15 @@ class DeadLetters:
         limit: int,
     ) -> int:
         rows = await connection.fetch(_TAKE, *self._place, list(replayed.failed), ids, error_class, limit)
-        events: list[FlatEvent] = []
+        decoded: list[EventRow] = []
         letters: list[UUID] = []
         for row in rows:
             try:
-                events.append(decode_flat(row["payload"], row["key"]))
+                decoded.append(decode_row(row["payload"], row["key"]))
                 letters.append(row["id"])
             except EventError as error:
                 replayed.failed[row["id"]] = f"{type(error).__name__}: {error}"
-        changed, refused = await write_halving(connection, events)
+        changed, refused = await write_halving(connection, decoded)
         for index, name, detail in refused:
             replayed.failed[letters[index]] = f"{name}: {detail}"
         done = [letter for letter in letters if letter not in replayed.failed]

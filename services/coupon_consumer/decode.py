@@ -1,15 +1,15 @@
 """Turn a chunk of records into rows and poison; whatever a record holds, it ends up on one of the two sides."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, cast
 
 from loyalty.errors import EventError
-from loyalty.event import FlatEvent, decode_flat
 from runtime.kafka_reader import Record
+from services.coupon_consumer.event_row import EventRow, decode_row
 
-_SLICE: Final = 128
+_SLICE: Final = 32
 
 Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 
@@ -27,13 +27,13 @@ class Poison:
 
 @dataclass(slots=True)
 class Decoded:
-    """A chunk's events, each with the record it came from at the same index, and what could not be understood.
+    """A chunk's rows, each with the record it came from at the same index, and what could not be understood.
 
     `waiting` records are not decoded yet.
     """
 
     waiting: Sequence[Record] = ()
-    events: list[FlatEvent] = field(default_factory=list)
+    rows: list[EventRow] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     poison: list[Poison] = field(default_factory=list)
 
@@ -46,14 +46,14 @@ class Decoded:
 
     def add(self, records: Sequence[Record]) -> None:
         """Decode records."""
-        add_event, add_record = self.events.append, self.records.append
+        add_row, add_record = self.rows.append, self.records.append
         for record in records:
             try:
-                event = decode_flat(record.value(), record.key())
+                row = decode_row(record.value(), record.key())
             except EventError as error:
                 self.poison.append(Poison(record, type(error).__name__, str(error)))
             else:
-                add_event(event)
+                add_row(row)
                 add_record(record)
 
 
@@ -69,13 +69,3 @@ def headers_of(record: Record) -> Headers | None:
         record.set_headers(_UNREADABLE)
         return None
     return None if headers is _UNREADABLE else cast("Headers", headers or ())
-
-
-def newest(events: Iterable[FlatEvent]) -> list[FlatEvent]:
-    """Keep one event a coupon: the first of its highest version, since one statement can write a row once only."""
-    best: dict[str, FlatEvent] = {}
-    for event in events:
-        known = best.setdefault(event.code, event)
-        if event.version > known.version:
-            best[event.code] = event
-    return list(best.values())

@@ -9,20 +9,19 @@ import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 import asyncpg
 import orjson
 
-from loyalty.event import EventType, FlatEvent
 from loyalty.identifier import new_id
 from runtime.errors import DependencyUnavailable
 from runtime.kafka_reader import Record
 from runtime.logs import get_logger
 from runtime.postgres import Connection, PostgresPool
-from services.coupon_consumer.decode import Headers, Poison, headers_of, newest
+from services.coupon_consumer.decode import Headers, Poison, headers_of
 from services.coupon_consumer.errors import OwnershipLostError
+from services.coupon_consumer.event_row import EventRow, newest
 
 _log = get_logger(__name__)
 
@@ -32,9 +31,6 @@ REFUSALS: Final = (
     asyncpg.ProgramLimitExceededError,
 )
 """What Postgres says of a row that it will never take."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 _HEADERS_LEFT_OUT: Final = "; its headers are left out: a name is not UTF-8"
 
@@ -122,10 +118,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one transaction stores: events, each with the record it came from at the same index, and poison."""
+    """What one transaction stores: rows, each with the record it came from at the same index, and poison."""
 
     progress: Sequence[Progress]
-    events: Sequence[FlatEvent]
+    rows: Sequence[EventRow]
     records: Sequence[Record]
     poison: Sequence[Poison]
 
@@ -214,14 +210,14 @@ class CouponStore:
         await self._advance(connection, work.progress)
         poison = list(work.poison)
         if is_careful:
-            stored, refused = await write_halving(connection, work.events)
+            stored, refused = await write_halving(connection, work.rows)
             poison += [Poison(work.records[index], name, detail) for index, name, detail in refused]
         else:
-            stored = await write(connection, work.events)
+            stored = await write(connection, work.rows)
         self._reach("after-insert")
         if poison:
             await self._bury(connection, work.progress, poison)
-        return Saved(stored, len(work.events) + len(work.poison) - len(poison) - stored, len(poison))
+        return Saved(stored, len(work.rows) + len(work.poison) - len(poison) - stored, len(poison))
 
     async def _advance(self, connection: Connection, progress: Sequence[Progress]) -> None:
         rows = await connection.fetch(
@@ -267,47 +263,32 @@ def _waiting_helps() -> Iterator[None]:
         raise DependencyUnavailable("postgres", f"{type(error).__name__} ({error.sqlstate})") from error
 
 
-async def write(connection: Connection, events: Sequence[FlatEvent]) -> int:
-    """Write the newest event of each coupon, in a transaction of the caller's; return how many rows changed.
+async def write(connection: Connection, rows: Sequence[EventRow]) -> int:
+    """Write the newest row of each coupon, in a transaction of the caller's; return how many rows changed.
 
     Raises:
         REFUSALS: Postgres refuses one of them; the transaction is lost.
     """
-    if not events:
+    if not rows:
         return 0
-    codes, members, rewards, redemptions, cents, currencies, issued, expires, versions, kinds, *_ = zip(
-        *newest(events), strict=True
-    )
-    columns = (
-        codes,
-        members,
-        rewards,
-        (redemption or "" for redemption in redemptions),
-        map(str, cents),
-        currencies,
-        (str((at - _EPOCH) // _MICROSECOND) for at in issued),
-        (str((at - _EPOCH) // _MICROSECOND) for at in expires),
-        map(str, versions),
-        ("t" if kind == EventType.CANCELLED else "f" for kind in kinds),
-    )
-    tag: str = await connection.execute(_WRITE, *map("\n".join, columns))
+    tag: str = await connection.execute(_WRITE, *map("\n".join, zip(*newest(rows), strict=True)))
     return int(tag.rpartition(" ")[2])
 
 
-async def write_halving(connection: Connection, events: Sequence[FlatEvent]) -> tuple[int, list[tuple[int, str, str]]]:
-    """Write what can be written, and find each refused event by halving, under savepoints.
+async def write_halving(connection: Connection, rows: Sequence[EventRow]) -> tuple[int, list[tuple[int, str, str]]]:
+    """Write what can be written, and find each refused row by halving, under savepoints.
 
     Returns:
-        How many rows changed, and of each refused event its index, the class of the error and a detail.
+        How many rows changed, and of each refused one its index, the class of the error and a detail.
     """
     changed = 0
     refused: list[tuple[int, str, str]] = []
-    parts = [(0, len(events))]
+    parts = [(0, len(rows))]
     while parts:
         first, end = parts.pop()
         await connection.execute("savepoint part")
         try:
-            changed += await write(connection, events[first:end])
+            changed += await write(connection, rows[first:end])
         except REFUSALS as error:
             await connection.execute("rollback to savepoint part")
             middle = (first + end) // 2

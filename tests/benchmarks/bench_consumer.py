@@ -18,7 +18,7 @@ from sandbox.system import System, open_system
 from tests.benchmarks.coupon_record import snapshots
 from tests.benchmarks.report import Row
 
-PAIRS = 3
+PAIRS = 5
 RECORDS = 1_000_000
 BATCH = 2_000
 DEADLINE_SECONDS = 300.0

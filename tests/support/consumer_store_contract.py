@@ -9,9 +9,10 @@ from typing import Protocol
 
 import pytest
 
-from loyalty.event import CouponEvent, decode_flat, encode
+from loyalty.event import CouponEvent, encode
 from services.coupon_consumer.decode import Poison
 from services.coupon_consumer.errors import OwnershipLostError
+from services.coupon_consumer.event_row import decode_row
 from services.coupon_consumer.store import Progress, Saved, Store, Work
 from tests.support.coupon_events import cancelled, some_event
 from tests.support.fake_kafka_client import record
@@ -35,9 +36,9 @@ def some_work(
     events: Sequence[CouponEvent], first: int, end: int, *, partition: int = 0, poison: Sequence[Poison] = ()
 ) -> Work:
     """Return work that takes a partition from an offset to another."""
-    flat = [decode_flat(encode(event), event.coupon.code.encode()) for event in events]
+    rows = [decode_row(encode(event), event.coupon.code.encode()) for event in events]
     records = [record(partition, first + index) for index, _ in enumerate(events)]
-    return Work([Progress(TOPIC_ID, partition, first, end)], flat, records, poison)
+    return Work([Progress(TOPIC_ID, partition, first, end)], rows, records, poison)
 
 
 class ConsumerStoreContract:

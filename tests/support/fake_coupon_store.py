@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 
-from loyalty.event import FlatEvent
 from runtime.errors import DependencyUnavailable
 from runtime.kafka_topic import TopicDescription
-from services.coupon_consumer.decode import Poison, newest
+from services.coupon_consumer.decode import Poison
 from services.coupon_consumer.errors import OwnershipLostError
+from services.coupon_consumer.event_row import EventRow, newest
 from services.coupon_consumer.store import Saved, Work
 
 
@@ -20,7 +20,7 @@ class FakeCouponStore:
 
     def __init__(self) -> None:
         self.offsets: dict[tuple[str, int], int] = {}
-        self.coupons: dict[str, FlatEvent] = {}
+        self.coupons: dict[str, EventRow] = {}
         self.dead_letters: list[Poison] = []
         self.failures = 0
         self.tries = 0
@@ -60,13 +60,13 @@ class FakeCouponStore:
         for step in work.progress:
             self.offsets[step.topic_id, step.partition] = step.next_offset
         stored = 0
-        for event in newest(work.events):
-            known = self.coupons.get(event.code)
-            if known is None or known.version < event.version:
-                self.coupons[event.code] = event
+        for row in newest(work.rows):
+            known = self.coupons.get(row.code)
+            if known is None or int(known.version) < int(row.version):
+                self.coupons[row.code] = row
                 stored += 1
         self.dead_letters += work.poison
-        return Saved(stored, len(work.events) - stored, len(work.poison))
+        return Saved(stored, len(work.rows) - stored, len(work.poison))
 
 
 class FakeTopic:

@@ -11,13 +11,14 @@ from pydantic import SecretStr
 
 from loyalty.coupon import Coupon
 from loyalty.errors import CouponCancelledError, CouponUsedError
-from loyalty.event import CouponEvent, CouponSnapshot, EventType, decode_flat, encode
+from loyalty.event import CouponEvent, CouponSnapshot, EventType, encode
 from loyalty.identifier import new_id
 from runtime.postgres import open_pool
 from runtime.settings import PostgresSettings
 from services.coupon_api.coupon_view import CouponView
 from services.coupon_api.store import PostgresCouponStore
 from services.coupon_api.trace import Tracer
+from services.coupon_consumer.event_row import decode_row
 from services.coupon_consumer.store import CouponStore, Progress, Saved, Work
 from tests.support.coupon_store_contract import some_coupon
 from tests.support.databases import PASSWORDS
@@ -51,7 +52,7 @@ class Both:
         payload, key = encode(CouponEvent(new_id(), kind, datetime.now(UTC), snapshot)), coupon.code.encode()
         begin, self._offset = self._offset, self._offset + 1
         step = Progress("topic-id", 0, begin, self._offset)
-        return await self.consumer.save(Work([step], [decode_flat(payload, key)], [record(0, begin, payload, key)], []))
+        return await self.consumer.save(Work([step], [decode_row(payload, key)], [record(0, begin, payload, key)], []))
 
     async def view(self, coupon: Coupon) -> CouponView:
         """Read the coupon through the API."""

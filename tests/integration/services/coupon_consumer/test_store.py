@@ -9,13 +9,14 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from loyalty.event import TIMES_BEGIN, TIMES_END, CouponEvent, FlatEvent, decode_flat, encode
+from loyalty.event import TIMES_BEGIN, TIMES_END, CouponEvent, encode
 from loyalty.identifier import new_id
 from runtime.errors import DependencyUnavailable
 from runtime.kafka_reader import Record
 from runtime.postgres import PostgresPool
 from services.coupon_consumer.decode import Poison
 from services.coupon_consumer.errors import OwnershipLostError
+from services.coupon_consumer.event_row import EventRow, decode_row
 from services.coupon_consumer.store import CouponStore, Progress, Saved, Work
 from tests.support.coupon_events import ISSUED_AT, cancelled, coupon_rows, rows_of, some_event
 from tests.support.fake_kafka_client import record
@@ -32,9 +33,9 @@ async def store(pool: PostgresPool, administrator: asyncpg.Connection) -> Coupon
     return opened
 
 
-def flat(event: CouponEvent) -> FlatEvent:
-    """Return the event as the consumer's thread decodes it."""
-    return decode_flat(encode(event), event.coupon.code.encode())
+def row_of(event: CouponEvent) -> EventRow:
+    """Return the event as the consumer decodes it."""
+    return decode_row(encode(event), event.coupon.code.encode())
 
 
 def work(
@@ -43,7 +44,7 @@ def work(
     """Return work that takes partition 0 from offset 10 to 20, unless told otherwise."""
     steps = [Progress(TOPIC_ID, 0, 10, 20)] if progress is None else list(progress)
     records = [record(0, 10 + index, encode(event), event.coupon.code.encode()) for index, event in enumerate(events)]
-    return Work(steps, [flat(event) for event in events], records, poison)
+    return Work(steps, [row_of(event) for event in events], records, poison)
 
 
 async def offsets(store: CouponStore) -> dict[int, int]:
@@ -230,7 +231,7 @@ async def test_value_that_the_driver_cannot_encode_is_a_dead_letter(
 ) -> None:
     """What never even reaches Postgres is found and kept in the same way."""
     good, bad = some_event(), some_event()
-    broken = replace(work([good, bad]), events=[flat(good), flat(bad)._replace(version=2**70)])
+    broken = replace(work([good, bad]), rows=[row_of(good), row_of(bad)._replace(version=str(2**70))])
     assert await store.save(broken) == Saved(stored=1, skipped=0, dead_lettered=1)
     assert await coupon_rows(administrator) == rows_of([good])
 
@@ -331,7 +332,7 @@ async def test_time_of_issue_keeps_its_instant(store: CouponStore, administrator
     event = some_event()
     text = encode(event).replace(b"2026-01-01T00:00:00+00:00", b"2026-01-01T05:30:00+05:30")
     assert text != encode(event)
-    shifted = replace(work([event]), events=[decode_flat(text, event.coupon.code.encode())])
+    shifted = replace(work([event]), rows=[decode_row(text, event.coupon.code.encode())])
     await store.save(shifted)
     assert (await coupon_rows(administrator))[event.coupon.code][6] == ISSUED_AT
 

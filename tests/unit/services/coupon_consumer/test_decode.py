@@ -4,7 +4,8 @@ import hypothesis
 from hypothesis import strategies as st
 
 from loyalty.event import encode
-from services.coupon_consumer.decode import Decoded, headers_of, newest
+from services.coupon_consumer.decode import Decoded, headers_of
+from services.coupon_consumer.event_row import newest
 from tests.support.coupon_events import cancelled, some_event
 from tests.support.fake_kafka_client import record
 
@@ -16,7 +17,7 @@ def test_events_and_poison_are_told_apart_in_order() -> None:
     bad = record(0, 5, b"{", b"k")
     decoded = Decoded()
     decoded.add([good[0], bad, good[1]])
-    assert [event.code for event in decoded.events] == [event.coupon.code for event in events]
+    assert [event.code for event in decoded.rows] == [event.coupon.code for event in events]
     assert decoded.records == good
     assert [(each.record, each.error_class) for each in decoded.poison] == [(bad, "NotJsonError")]
     assert decoded.poison[0].error_detail == "the payload is not JSON in UTF-8"
@@ -30,7 +31,7 @@ def test_no_record_is_left_out_whatever_it_holds(contents: list[tuple[bytes | No
     decoded.add(records)
     found = decoded.records + [each.record for each in decoded.poison]
     assert sorted(str(each.offset()) for each in found) == sorted(str(each.offset()) for each in records)
-    assert len(decoded.events) == len(decoded.records)
+    assert len(decoded.rows) == len(decoded.records)
 
 
 def test_newest_keeps_the_first_of_the_highest_version_of_each_coupon() -> None:
@@ -44,10 +45,10 @@ def test_newest_keeps_the_first_of_the_highest_version_of_each_coupon() -> None:
     ]
     decoded = Decoded()
     decoded.add(chunk)
-    kept = newest(decoded.events)
-    assert [(event.code, event.version, event.value_cents) for event in kept] == [
-        (one.coupon.code, 2, 500),
-        (other.coupon.code, 1, 500),
+    kept = newest(decoded.rows)
+    assert [(row.code, row.version, row.value_cents) for row in kept] == [
+        (one.coupon.code, "2", "500"),
+        (other.coupon.code, "1", "500"),
     ]
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from loyalty.event import EventType
 from tests.support.consumer_store_contract import TOPIC_ID, ConsumerStoreContract
 from tests.support.fake_coupon_store import FakeCouponStore
 
@@ -17,7 +16,7 @@ class _FakeKept:
     async def coupons(self) -> dict[str, tuple[int, str]]:
         """Return version and status of each coupon."""
         known = self.store.coupons.values()
-        return {one.code: (one.version, "cancelled" if one.type == EventType.CANCELLED else "issued") for one in known}
+        return {one.code: (int(one.version), "cancelled" if one.is_cancelled == "t" else "issued") for one in known}
 
     async def letters(self) -> int:
         """Return how many dead letters there are."""

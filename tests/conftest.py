@@ -5,6 +5,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.fault_table import (
+    fault_report,
+    pytest_addoption,
+    pytest_runtest_makereport,
+    pytest_terminal_summary,
+)
 from tests.support.servers import (
     IN_CONTAINERS,
     SERVER_FIXTURES,
@@ -17,7 +23,18 @@ from tests.support.servers import (
     topic,
 )
 
-__all__ = ["database", "kafka", "own_kafka", "own_postgres", "postgres", "topic"]
+__all__ = [
+    "database",
+    "fault_report",
+    "kafka",
+    "own_kafka",
+    "own_postgres",
+    "postgres",
+    "pytest_addoption",
+    "pytest_runtest_makereport",
+    "pytest_terminal_summary",
+    "topic",
+]
 
 # A busy machine is slow; that is no fault of a test.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

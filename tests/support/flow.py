@@ -21,6 +21,8 @@ from sandbox.seed import make_seed, plant
 from sandbox.system import System, open_system
 from sandbox.world import World
 from tests.support.eventually import eventually
+from tests.support.flow_judge import judge_flow
+from tests.support.judgement import Judgement, Rule, judge
 
 MEMBERS = 100
 POINTS = 100_000
@@ -85,14 +87,21 @@ class Flow(Generic[WorldT]):
 
         An instance that did not end with status 0 is a difference too.
         """
+        verdict, _ = await self.judgement(failures_allowed=failures_allowed, poison=poison)
+        bad_ends = [stopped for stopped in self.system.ended if stopped.status]
+        assert not bad_ends, f"these did not stop in order: {bad_ends}"
+        return verdict
+
+    async def judgement(self, *, failures_allowed: bool = False, poison: int = 0) -> tuple[Verdict, Judgement]:
+        """Do the same, and also judge it by its ids (L1 to L5) and by how each instance ended (L8)."""
         await self.stop_traffic()
         await self.drain(more_records=poison)
         await self.system.stop_services()
-        bad_ends = [stopped for stopped in self.system.ended if stopped.status]
-        assert not bad_ends, f"these did not stop in order: {bad_ends}"
         record = read_journal(self.journal.directory)
         holdings = await read_holdings(self.system.rewards_url, self.system.coupons_url)
-        return audit(record, holdings, failures_allowed=failures_allowed, dead_letters_expected=poison)
+        verdict = audit(record, holdings, failures_allowed=failures_allowed, dead_letters_expected=poison)
+        bad_ends = [f"{stopped.name} ended with {stopped.status}" for stopped in self.system.ended if stopped.status]
+        return verdict, judge_flow(record, holdings, verdict) | judge(Rule.RIGHT_END, bad_ends)
 
     async def aclose(self) -> None:
         """End the traffic, whatever state it is in."""

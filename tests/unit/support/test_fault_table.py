@@ -1,0 +1,59 @@
+"""The table of faults: rows in their order, and a page of which each run writes its own part."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from tests.support.fault_report import FaultReport
+from tests.support.fault_table import put_part, table_of
+from tests.support.judgement import Rule, judge, judge_time
+
+PAGE = """# Faults
+<!-- one: made by make faults -->
+old
+<!-- one: end -->
+between
+<!-- two: made by make faults -->
+<!-- two: end -->
+"""
+
+
+def _line(row: str, *, is_passed: bool = True) -> dict[str, object]:
+    report = FaultReport(row, f"what is done in {row}")
+    report.judge(judge(Rule.NOTHING_LOST))
+    report.measure(first_success="0.3 s")
+    return report.line(is_passed=is_passed)
+
+
+def test_rows_are_in_order_and_the_sum_comes_last() -> None:
+    """H2 comes before H10; what failed says so in its row and in the sum."""
+    table = table_of([_line("H10"), _line("H2", is_passed=False), _line("G1")])
+    assert table[0].startswith("| row | injected | L1 | L2 |")
+    assert [row.split(" | ")[0] for row in table[2:5]] == ["| G1", "| H2", "| H10"]
+    assert table[2] == "| G1 | what is done in G1 | ok | - | - | - | - | - | - | - | first success 0.3 s |"
+    assert "**FAILED**" in table[3]
+    assert table[-1] == "3 faults in 3 rows: 1 failed."
+
+
+def test_report_fails_its_test_at_the_first_difference_and_keeps_it() -> None:
+    """The message names row and difference; the table shows which rule it was."""
+    report = FaultReport("H9", "a stop")
+    with pytest.raises(AssertionError, match=r"H9: L7: the return took 3\.0 s, more than 1 s"):
+        report.judge(judge_time("the return", 3, at_most=1))
+    assert report.line(is_passed=False)["marks"][6] == "FAILED"
+
+
+@pytest.mark.parametrize("lines", [["new"], []])
+def test_page_keeps_what_is_not_its_part(lines: Sequence[str]) -> None:
+    """Only what stands between the part's marks is written anew, however often."""
+    once = put_part(PAGE, "one", lines)
+    assert "old" not in once
+    assert once.startswith("# Faults\n")
+    assert once.endswith(PAGE[PAGE.index("between") :])
+    assert put_part(once, "one", lines) == once
+
+
+def test_page_without_the_part_is_refused() -> None:
+    """Nothing is written to a page that has no place for it."""
+    with pytest.raises(ValueError, match="no part three"):
+        put_part(PAGE, "three", [])

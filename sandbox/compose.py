@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from runtime.auth import sign_token
 from sandbox.docker import docker, inspect, require_engine
+from sandbox.fleet import Fleet
 from sandbox.http_client import HttpClient
 from sandbox.instance import Instance, Service, Stopped
 from sandbox.servers import ServerError
@@ -81,7 +82,7 @@ class ContainerInstance(Instance):
         await docker("wait", self.container_id)
 
 
-class ComposeSystem:
+class ComposeSystem(Fleet[ContainerInstance]):
     """A stack of docker-compose.yml without the members, under a project name of its own.
 
     Every port that it publishes is a free one of loopback, so that it stands beside any other stack. An instance that
@@ -89,9 +90,8 @@ class ComposeSystem:
     """
 
     def __init__(self, project: str) -> None:
+        super().__init__(_GRACE_SECONDS)
         self.project = project
-        self.instances: list[ContainerInstance] = []
-        self.ended: list[Stopped] = []
         self.client = HttpClient()
         self.topic = TOPIC
         self._environment = _free_ports()
@@ -180,18 +180,6 @@ class ComposeSystem:
         self.instances.append(instance)
         return instance
 
-    async def stop(self, instance: Instance) -> Stopped:
-        """Stop one instance in order and note how it ended."""
-        status = await instance.stop(_GRACE_SECONDS)
-        self._forget(instance)
-        self.ended.append(Stopped(instance.name, status))
-        return self.ended[-1]
-
-    async def kill(self, instance: Instance) -> None:
-        """Kill one instance as the kernel would, and forget it: how it ended is no difference to anybody."""
-        await instance.kill()
-        self._forget(instance)
-
     async def replace(self, old: Instance) -> ContainerInstance:
         """Do a rolling restart of one instance: at every moment another one serves.
 
@@ -209,12 +197,6 @@ class ComposeSystem:
         await self.stop(old)
         await docker("rm", old_id)
         return new
-
-    async def stop_services(self) -> None:
-        """Stop all instances: those first that put things on their way, then those that receive them."""
-        for service in (Service.REWARD_STORE, Service.COUPON_CONSUMER, Service.COUPON_API):
-            mine = [instance for instance in self.instances if instance.service is service]
-            await asyncio.gather(*(self.stop(instance) for instance in mine))
 
     async def stop_all(self) -> list[Stopped]:
         """Stop what still runs, in compose's order, and return how every container has ended."""
@@ -266,9 +248,6 @@ class ComposeSystem:
         """Read a secret in the one place that has it: the volume of the members."""
         command = ("run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", "cat", "demo", f"/run/secrets/{name}")
         return (await self.compose(*command)).strip()
-
-    def _forget(self, instance: Instance) -> None:
-        self.instances = [one for one in self.instances if one is not instance]
 
     def _database_url(self, database: str) -> str:
         login = f"lp_owner:{quote(self._password, safe='')}"

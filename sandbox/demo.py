@@ -12,10 +12,11 @@ import asyncio
 import dataclasses
 import secrets
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
+from typing import Final, TypeAlias
 
 from patterns import Context, ContextError, ErrorGroup, Shutdown, ShutdownResult, receive, select
 from sandbox.audit import Verdict, audit
@@ -37,7 +38,9 @@ _POINTS = 4_000
 _UNLIMITED_RESTART_SECONDS = 10.0
 _DRAIN_SECONDS = 60.0
 _STOP_SECONDS = 180.0
-_INTERRUPTED = 130
+INTERRUPTED: Final = 130
+
+Run: TypeAlias = Callable[[Path, float | None, float], Coroutine[None, None, int]]
 
 
 class Demo:
@@ -193,31 +196,45 @@ async def _demo(place: Path, seconds: float | None, rate: float) -> int:
             if result.left_over:
                 await system.kill_services()
                 print(f"stopped at once, without an audit: {'; '.join(result.left_over)}")
-                return _INTERRUPTED
+                return INTERRUPTED
             verdict = await demo.verdict()
     for line in verdict.lines():
         print(line)
     return 0 if verdict.is_ok else 1
 
 
-def main() -> int:
-    """Run the demo and return its exit status."""
-    parser = argparse.ArgumentParser(description="The whole flow on this machine, audited at the end.")
+def run_command(description: str, run: Run, *, rate: float, place: Path) -> int:
+    """Read the command line of a demo, run it, and return its exit status.
+
+    Args:
+        description: what the demo is.
+        run: gets the place, the seconds (None for no end) and the requests a second; returns the exit status.
+        rate: requests a second unless told otherwise.
+        place: where the journal goes, and whatever else is written, unless told otherwise.
+    """
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seconds", type=float, help="how long the traffic lasts (default: until Ctrl-C)")
-    parser.add_argument("--rate", type=float, default=40.0, help="requests a second on average (default: 40)")
-    parser.add_argument("--directory", type=Path, default=PLACE, help="where logs, secrets and journal go")
+    parser.add_argument("--rate", type=float, default=rate, help=f"requests a second on average (default: {rate:g})")
+    parser.add_argument(
+        "--directory", type=Path, default=place, help="where the journal goes, and what else is written"
+    )
     arguments = parser.parse_args()
     if arguments.rate <= 0 or (arguments.seconds is not None and arguments.seconds <= 0):
         parser.error("--seconds and --rate must be greater than 0")
     try:
-        with hold_place(arguments.directory.absolute()) as place:
-            return asyncio.run(_demo(place, arguments.seconds, arguments.rate))
+        with hold_place(arguments.directory.absolute()) as held:
+            return asyncio.run(run(held, arguments.seconds, arguments.rate))
     except (DemoRunningError, ForeignPlaceError, ServerError) as error:
         print(f"the demo ended without an audit: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped before it began", file=sys.stderr)
-        return _INTERRUPTED
+        return INTERRUPTED
+
+
+def main() -> int:
+    """Run the demo and return its exit status."""
+    return run_command("The whole flow on this machine, audited at the end.", _demo, rate=40.0, place=PLACE)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ seconds: the traffic stops, the backlog drains, everything stops in order, and t
 `audit ok: ...` and status 0, or `audit FAILED: ...` and status 1. A second Ctrl-C leaves the audit out, status 130.
 """
 
-import argparse
-import asyncio
 import dataclasses
 import os
 import sys
@@ -18,20 +16,17 @@ from pathlib import Path
 from patterns import ContextError, Shutdown
 from sandbox.audit import Verdict
 from sandbox.compose import ComposeSystem, bad_ends, open_compose
-from sandbox.demo import Demo
+from sandbox.demo import INTERRUPTED, Demo, run_command
 from sandbox.instance import Service
 from sandbox.journal import Journal
-from sandbox.place import DemoRunningError, ForeignPlaceError, hold_place
 from sandbox.screen import open_screen
 from sandbox.seed import make_seed, plant
-from sandbox.servers import ServerError
 from sandbox.system import ROOT
 
 _PLACE = ROOT / ".sandbox" / "demo-compose"
 _MEMBERS = 200
 _POINTS = 4_000
 _STOP_SECONDS = 240.0
-_INTERRUPTED = 130
 
 
 async def _demo(place: Path, seconds: float | None, rate: float) -> int:
@@ -41,7 +36,7 @@ async def _demo(place: Path, seconds: float | None, rate: float) -> int:
             verdict = await _run(system, place, shutdown, seconds, rate)
             print("removing the stack: docker compose down --volumes", flush=True)
     if verdict is None:
-        return _INTERRUPTED
+        return INTERRUPTED
     for line in verdict.lines():
         print(line)
     return 0 if verdict.is_ok else 1
@@ -83,19 +78,7 @@ def _places(system: ComposeSystem) -> Iterator[str]:
 
 def main() -> int:
     """Run the demo and return its exit status."""
-    parser = argparse.ArgumentParser(description="The whole flow in containers, audited at the end.")
-    parser.add_argument("--seconds", type=float, help="how long the traffic lasts (default: until Ctrl-C)")
-    parser.add_argument("--rate", type=float, default=20.0, help="requests a second on average (default: 20)")
-    parser.add_argument("--directory", type=Path, default=_PLACE, help="where the journal goes")
-    arguments = parser.parse_args()
-    if arguments.rate <= 0 or (arguments.seconds is not None and arguments.seconds <= 0):
-        parser.error("--seconds and --rate must be greater than 0")
-    try:
-        with hold_place(arguments.directory.absolute()) as place:
-            return asyncio.run(_demo(place, arguments.seconds, arguments.rate))
-    except (DemoRunningError, ForeignPlaceError, ServerError) as error:
-        print(f"the demo ended without an audit: {error}", file=sys.stderr)
-        return 1
+    return run_command("The whole flow in containers, audited at the end.", _demo, rate=20.0, place=_PLACE)
 
 
 if __name__ == "__main__":

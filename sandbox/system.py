@@ -16,8 +16,9 @@ from pydantic import SecretStr
 from deploy.migrate import migrate
 from deploy.settings import MigrateSettings, Password
 from runtime.auth import sign_token
+from sandbox.fleet import Fleet
 from sandbox.http_client import HttpClient
-from sandbox.instance import Instance, ProcessInstance, Service, Stopped
+from sandbox.instance import Instance, ProcessInstance, Service
 from sandbox.servers import KafkaServer, PostgresServer, Program, open_kafka, open_postgres, start_process
 from sandbox.servers.address import LOOPBACK, free_port
 
@@ -31,7 +32,7 @@ _BACKLOG = 1_024
 _OPERATOR_LIFETIME_SECONDS = 7 * 86_400
 
 
-class System:
+class System(Fleet[ProcessInstance]):
     """Running servers, and the services that were started on them.
 
     The instances of a service that serves HTTP share one listening socket, which belongs to this process: while one
@@ -39,11 +40,10 @@ class System:
     """
 
     def __init__(self, directory: Path, postgres: PostgresServer, kafka: KafkaServer) -> None:
+        super().__init__(_GRACE_SECONDS)
         self.directory = directory
         self.postgres = postgres
         self.kafka = kafka
-        self.instances: list[ProcessInstance] = []
-        self.ended: list[Stopped] = []
         self.client = HttpClient()
         # In a server started here everything is ours; in one that was named, each run gets names of its own.
         run = "" if postgres.is_ours and kafka.is_ours else f"_{secrets.token_hex(4)}"
@@ -139,28 +139,6 @@ class System:
         new = await self.start(old.service)
         await self.stop(old)
         return new
-
-    async def stop(self, instance: Instance) -> Stopped:
-        """Stop one instance in order and note how it ended."""
-        status = await instance.stop(_GRACE_SECONDS)
-        self.forget(instance)
-        self.ended.append(Stopped(instance.name, status))
-        return self.ended[-1]
-
-    async def kill(self, instance: Instance) -> None:
-        """Kill one instance as the kernel would, and forget it: how it ended is no difference to anybody."""
-        await instance.kill()
-        self.forget(instance)
-
-    def forget(self, instance: Instance) -> None:
-        """Count an instance, which has ended, no longer among those that run."""
-        self.instances = [one for one in self.instances if one is not instance]
-
-    async def stop_services(self) -> None:
-        """Stop all instances: those first that put things on their way, then those that receive them."""
-        for service in (Service.REWARD_STORE, Service.COUPON_CONSUMER, Service.COUPON_API):
-            mine = [instance for instance in self.instances if instance.service is service]
-            await asyncio.gather(*(self.stop(instance) for instance in mine))
 
     async def kill_services(self) -> None:
         """Kill all instances at once, with no order and no grace."""

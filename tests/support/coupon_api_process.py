@@ -9,9 +9,12 @@ from tests.support.service_process import SECRET, HttpServiceProcess, open_servi
 
 
 def open_coupon_api(
-    server: PostgresServer, database: str, directory: Path, **settings: str
+    server: PostgresServer, database: str, directory: Path, *, without: str | None = None, **settings: str
 ) -> AbstractAsyncContextManager[HttpServiceProcess]:
-    """Start coupon_api on a database; settings are variables without their prefix. It is stopped on leaving."""
+    """Start coupon_api, perhaps without a guard; settings are variables without their prefix.
+
+    It is stopped on leaving.
+    """
     secret_file = directory / "token-secret"
     secret_file.write_text(SECRET)
     variables = {
@@ -22,4 +25,4 @@ def open_coupon_api(
         "ADMIN__PORT": str(free_port()),
         **settings,
     }
-    return open_service(HttpServiceProcess, "coupon_api", directory, variables)
+    return open_service(HttpServiceProcess, "coupon_api", directory, variables, without=without)

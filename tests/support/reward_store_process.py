@@ -21,8 +21,13 @@ class Place:
     directory: Path
 
 
-def open_reward_store(place: Place, **settings: str) -> AbstractAsyncContextManager[HttpServiceProcess]:
-    """Start reward_store; settings are variables without their prefix. It is stopped on leaving."""
+def open_reward_store(
+    place: Place, *, without: str | None = None, **settings: str
+) -> AbstractAsyncContextManager[HttpServiceProcess]:
+    """Start reward_store, perhaps without a guard; settings are variables without their prefix.
+
+    It is stopped on leaving.
+    """
     secret_file, token_file = place.directory / "token-secret", place.directory / "operator-token"
     secret_file.write_text(SECRET)
     token_file.write_text(sign_token("reward-store", "operator", SECRET))
@@ -38,4 +43,4 @@ def open_reward_store(place: Place, **settings: str) -> AbstractAsyncContextMana
         "ADMIN__PORT": str(free_port()),
         **settings,
     }
-    return open_service(HttpServiceProcess, "reward_store", place.directory, variables)
+    return open_service(HttpServiceProcess, "reward_store", place.directory, variables, without=without)

@@ -12,6 +12,7 @@ import httpx
 import orjson
 
 from runtime.auth import Scope, sign_token
+from sandbox.instance import ProcessInstance
 from sandbox.probe import ProbeFailed, probe
 from sandbox.servers import KeptProcess, PostgresServer, Program, start_process
 from tests.support.databases import PASSWORDS
@@ -38,6 +39,11 @@ class ServiceProcess:
     def events(self) -> list[str]:
         """Return what its log lines say, in order."""
         return [line["event"] for line in self.log()]
+
+    async def end(self, seconds: float) -> tuple[int, str]:
+        """Wait for its end; return its status and what its last log line says, "" where there is none."""
+        status = await self.process.wait(seconds)
+        return status, next(reversed(self.events()), "")
 
     async def report(self) -> tuple[int, dict[str, Any]] | None:  # Any: the report's JSON
         """Return the status and the report of its readiness, or None while nobody answers."""
@@ -100,6 +106,11 @@ class ServiceProcess:
         await self.wait(are_counted)
 
 
+def service_of(instance: ProcessInstance) -> ServiceProcess:
+    """Return a system's instance as a service that was started, to look at its log and its admin port."""
+    return ServiceProcess(instance.process, {"ADMIN__PORT": instance.admin_url.rpartition(":")[2]})
+
+
 class HttpServiceProcess(ServiceProcess):
     """One that members can reach."""
 
@@ -140,12 +151,19 @@ def environment_of(service: str, variables: dict[str, str]) -> dict[str, str]:
 
 @asynccontextmanager
 async def open_service(
-    service_type: type[ServiceT], service: str, directory: Path, variables: dict[str, str]
+    service_type: type[ServiceT],
+    service: str,
+    directory: Path,
+    variables: dict[str, str],
+    *,
+    without: str | None = None,
 ) -> AsyncIterator[ServiceT]:
-    """Start a service by the name of its package; it is stopped on leaving."""
+    """Start a service by the name of its package, or without one of its guards; it is stopped on leaving."""
+    unguarded = (f"tests.support.unguarded_{service}", "--without")
+    module = [f"services.{service}"] if without is None else [*unguarded, without]
     program = Program(
         name=service,
-        command=[sys.executable, "-m", f"services.{service}"],
+        command=[sys.executable, "-m", *module],
         log=directory / f"{service}-{variables['ADMIN__PORT']}.log",
         directory=ROOT,
         environment=environment_of(service, variables),

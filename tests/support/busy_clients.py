@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.eventually import eventually
+from tests.support.judgement import Judgement, Rule, judge
 from tests.support.raw_http import RawClient
 
 Address = tuple[str, int]
@@ -38,6 +39,8 @@ class BusyClients:
         self._pause_seconds = pause_seconds
         self._is_stopping = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._number = 0
+        self._unanswered: dict[int, str] = {}
         self.errors: Counter[str] = Counter()
         self.answers = 0
         self.closing_answers = 0
@@ -58,6 +61,11 @@ class BusyClients:
         wanted = self.answers + more
         await eventually(lambda: self.answers >= wanted, seconds=20)
 
+    def judge(self) -> Judgement:
+        """Judge, by the numbers of the requests, that each had its answer with status 200 (L1); after leaving."""
+        lost = (f"request {number} was lost: {why}" for number, why in self._unanswered.items())
+        return judge(Rule.NOTHING_LOST, lost)
+
     async def _live(self) -> None:
         while not self._is_stopping:
             try:
@@ -70,10 +78,15 @@ class BusyClients:
         async with RawClient(self._address) as client:
             while not self._is_stopping and not client.reader.at_eof():
                 began = time.perf_counter()
+                self._number += 1
+                number, self._unanswered[self._number] = self._number, "no answer"
                 answer = await client.get(self._path, **self._headers)
                 self.slowest_seconds = max(self.slowest_seconds, time.perf_counter() - began)
                 self.answers += 1
-                if answer.status != 200:
+                if answer.status == 200:
+                    del self._unanswered[number]
+                else:
+                    self._unanswered[number] = f"status {answer.status}"
                     self.errors[f"status {answer.status}"] += 1
                 if answer.closes:
                     self.closing_answers += 1

@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from socket import socket
+from typing import Any
+
+import orjson
 
 from runtime.listener import open_listener
 from sandbox.servers import KeptProcess, Program, start_process
@@ -36,6 +39,18 @@ class HttpInstance:
                 if answer.status == status:
                     return answer
                 await asyncio.sleep(0.02)
+
+    def lines(self, event: str) -> list[dict[str, Any]]:  # Any: a log field may be anything
+        """Return the lines of its log that say this."""
+        return [line for line in self._lines() if line["event"] == event]
+
+    async def end(self, seconds: float = 40.0) -> tuple[int, str]:
+        """Wait for its end; return its status and what its last log line says."""
+        status = await self.process.wait(seconds)
+        return status, next((line["event"] for line in reversed(self._lines())), "")
+
+    def _lines(self) -> list[dict[str, Any]]:
+        return [orjson.loads(line) for line in self.log.read_bytes().splitlines() if line.startswith(b"{")]
 
     async def wait_ready(self) -> None:
         """Wait until it says that traffic may come."""

@@ -34,7 +34,7 @@ class Settings(ProcessSettings):
 async def routes(scope: Scope, receive: Receive, send: Send) -> None:
     """Serve the test routes: an answer at once, one after two seconds, a stream, and a blocked loop."""
     path = scope["path"]
-    if path == "/events":
+    if path in ("/events", "/events/idle"):
         await stream_events(scope, receive, send)
         return
     if path.startswith("/sleep/"):
@@ -48,14 +48,15 @@ async def routes(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def stream_events(scope: Scope, receive: Receive, send: Send) -> None:
-    """Send an event every 20 ms until the server stops, then a last one; end, too, when the client left."""
+    """Send an event every 20 ms, or none, until the server stops, then a last one; end, too, when the client left."""
     stopping = scope["state"]["stopping"]
     await receive()
     gone = asyncio.ensure_future(receive())
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
     try:
         while not stopping.is_set() and not gone.done():
-            await send({"type": "http.response.body", "body": b"data: tick\n\n", "more_body": True})
+            if scope["path"] == "/events":
+                await send({"type": "http.response.body", "body": b"data: tick\n\n", "more_body": True})
             await asyncio.wait({gone}, timeout=0.02)
         await send({"type": "http.response.body", "body": b"event: bye\ndata: restarting\n\n", "more_body": False})
     finally:

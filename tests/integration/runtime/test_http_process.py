@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import socket
 from collections.abc import Iterator
@@ -15,10 +14,14 @@ import pytest
 
 from runtime.listener import open_listener
 from tests.support.busy_clients import BusyClients
+from tests.support.eventually import eventually
+from tests.support.fault_report import FaultReport
 from tests.support.http_instance import open_instance
+from tests.support.judgement import Rule, judge, judge_end, judge_time
 from tests.support.raw_http import RawClient
 
 STOP_SECONDS = 20.0
+IN_ORDER = (0, "Process stopped")
 
 
 @pytest.fixture
@@ -28,16 +31,15 @@ def listener() -> Iterator[socket.socket]:
         yield listener
 
 
-def _lines(log: Path, event: str) -> list[dict[str, object]]:
-    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    return [line for line in lines if line["event"] == event]
-
-
 @pytest.mark.timeout(180)
 @pytest.mark.slow
-async def test_twenty_rolling_restarts_lose_no_request(listener: socket.socket, tmp_path: Path) -> None:
+@pytest.mark.fault("H1", "SIGTERM to one of two processes on a shared socket, 100 busy keep-alive clients, 20 times")
+async def test_twenty_rolling_restarts_lose_no_request(
+    listener: socket.socket, tmp_path: Path, fault_report: FaultReport
+) -> None:
     """100 busy keep-alive clients on one shared socket see no error in 20 restarts; each old process ends with 0."""
     settings: dict[str, Any] = {"http__drain_lag_seconds": 0.3, "http__in_flight_max": 200}
+    slowest = 0.0
     async with AsyncExitStack() as first, BusyClients(listener.getsockname(), 100) as clients:
         stack, old = first, await first.enter_async_context(open_instance(listener, tmp_path, name="0", **settings))
         await old.wait_ready()
@@ -47,9 +49,10 @@ async def test_twenty_rolling_restarts_lose_no_request(listener: socket.socket, 
             await new.wait_ready()
             await clients.wait_answers(200)
             old.process.send_signal(signal.SIGTERM)
-            assert await old.process.wait(STOP_SECONDS) == 0
-            (stopped,) = _lines(old.log, "Stop phase done")
+            fault_report.judge(judge_end(old.process.name, *await old.end(STOP_SECONDS), wanted=IN_ORDER))
+            (stopped,) = old.lines("Stop phase done")
             assert stopped["phase"] == "http"
+            slowest = max(slowest, stopped["seconds"])
             await stack.aclose()
             stack, old = new_stack, new
             assert clients.errors == {}, f"restart {number}"
@@ -57,26 +60,40 @@ async def test_twenty_rolling_restarts_lose_no_request(listener: socket.socket, 
         first.push_async_callback(stack.aclose)
     assert clients.errors == {}
     assert clients.closing_answers > 0
+    fault_report.judge(clients.judge(), judge_time("the slowest drain", slowest, at_most=STOP_SECONDS))
+    fault_report.measure(requests=str(clients.answers), slowest_drain=f"{slowest:.1f} s")
 
 
-async def test_answer_under_way_is_delivered_and_second_signal_ends_it_now(
-    listener: socket.socket, tmp_path: Path
+@pytest.mark.fault("H2", "SIGTERM, a handler at work for 2 s, 5 s to finish in")
+async def test_answer_under_way_is_delivered_before_the_end(
+    listener: socket.socket, tmp_path: Path, fault_report: FaultReport
 ) -> None:
-    """SIGTERM waits for a request at work (status 0); with a second SIGTERM the process ends at once with status 1."""
-    slow = b"GET /sleep/1.5 HTTP/1.1\r\nHost: test\r\n\r\n"
-    async with open_instance(listener, tmp_path, http__drain_lag_seconds=0.1) as instance:
+    """SIGTERM waits for a request at work: its answer arrives whole and says close, and the status is 0."""
+    limits: dict[str, Any] = {"drain_lag_seconds": 0.1, "finish_seconds": 5, "request_timeout_seconds": 5}
+    settings = {f"http__{name}": value for name, value in limits.items()}
+    async with open_instance(listener, tmp_path, **settings) as instance:
         await instance.wait_ready()
         async with RawClient(listener.getsockname()) as client:
-            await client.send(slow)
+            await client.send(b"GET /sleep/2 HTTP/1.1\r\nHost: test\r\n\r\n")
             await asyncio.sleep(0.3)
             instance.process.send_signal(signal.SIGTERM)
             answer = await client.answer()
-            assert (answer.status, answer.closes) == (200, True)
-        assert await instance.process.wait(STOP_SECONDS) == 0
-    async with open_instance(listener, tmp_path, name="forced", http__drain_lag_seconds=5) as instance:
+        fault_report.judge(judge_end("the server", *await instance.end(STOP_SECONDS), wanted=IN_ORDER))
+        (stopped,) = instance.lines("Stop phase done")
+    delivered = (answer.status, answer.closes) == (200, True)
+    fault_report.judge(
+        judge(Rule.NOTHING_LOST, [] if delivered else [f"the request under way was answered {answer}"]),
+        judge_time("the drain", stopped["seconds"], at_most=STOP_SECONDS),
+    )
+    fault_report.measure(drain=f"{stopped['seconds']:.1f} s")
+
+
+async def test_second_signal_ends_a_request_under_way_now(listener: socket.socket, tmp_path: Path) -> None:
+    """With a second SIGTERM the process ends at once with status 1, and the client sees that its answer is cut."""
+    async with open_instance(listener, tmp_path, http__drain_lag_seconds=5) as instance:
         await instance.wait_ready()
         async with RawClient(listener.getsockname()) as client:
-            await client.send(slow.replace(b"1.5", b"9"))
+            await client.send(b"GET /sleep/9 HTTP/1.1\r\nHost: test\r\n\r\n")
             await asyncio.sleep(0.3)
             instance.process.send_signal(signal.SIGTERM)
             await asyncio.sleep(0.3)
@@ -84,7 +101,7 @@ async def test_answer_under_way_is_delivered_and_second_signal_ends_it_now(
             assert await instance.process.wait(STOP_SECONDS) == 1
             with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
                 await client.answer()
-        assert _lines(instance.log, "Stopped by force")
+        assert instance.lines("Stopped by force")
 
 
 async def test_request_longer_than_everything_is_cut_with_503(listener: socket.socket, tmp_path: Path) -> None:
@@ -104,24 +121,33 @@ async def test_request_longer_than_everything_is_cut_with_503(listener: socket.s
         assert await instance.process.wait(STOP_SECONDS) == 0
 
 
-async def test_streams_end_with_their_last_event_when_a_process_stops(listener: socket.socket, tmp_path: Path) -> None:
-    """Fifty clients of an endless stream get its farewell and a proper end; the stop does not wait for its limit."""
+@pytest.mark.fault("H4", "SIGINT, 25 busy and 25 idle event streams open")
+async def test_streams_end_with_their_last_event_when_a_process_stops(
+    listener: socket.socket, tmp_path: Path, fault_report: FaultReport
+) -> None:
+    """Fifty clients of endless streams get the farewell and a proper end; the stop does not wait for its limit."""
     async with open_instance(listener, tmp_path, http__drain_lag_seconds=0.1) as instance, AsyncExitStack() as stack:
         await instance.wait_ready()
         clients = [await stack.enter_async_context(RawClient(listener.getsockname())) for _ in range(50)]
-        for client in clients:
-            await client.send(b"GET /events HTTP/1.1\r\nHost: test\r\n\r\n")
+        for number, client in enumerate(clients):
+            await client.send(b"GET /events%b HTTP/1.1\r\nHost: test\r\n\r\n" % (b"/idle" if number % 2 else b""))
             await client.reader.readuntil(b"\r\n\r\n")
         instance.process.send_signal(signal.SIGINT)
-        for client in clients:
-            assert (await client.read_to_end()).endswith(b"event: bye\ndata: restarting\n\n\r\n0\r\n\r\n")
-        assert await instance.process.wait(STOP_SECONDS) == 0
-        (stopped,) = _lines(instance.log, "Stop phase done")
-        assert isinstance(stopped["seconds"], float)
-        assert stopped["seconds"] < 9
+        farewell = b"event: bye\ndata: restarting\n\n\r\n0\r\n\r\n"
+        cut = [number for number, client in enumerate(clients) if not (await client.read_to_end()).endswith(farewell)]
+        fault_report.judge(judge_end("the server", *await instance.end(STOP_SECONDS), wanted=IN_ORDER))
+        (stopped,) = instance.lines("Stop phase done")
+    fault_report.judge(
+        judge(Rule.NOTHING_LOST, (f"stream {number} ended without its farewell" for number in cut)),
+        judge_time("the drain", stopped["seconds"], at_most=9),
+    )
+    fault_report.measure(drain=f"{stopped['seconds']:.1f} s")
 
 
-async def test_blocked_loop_is_seen_by_watchdog_liveness_and_metrics(listener: socket.socket, tmp_path: Path) -> None:
+@pytest.mark.fault("H22", "the event loop blocked for 2 s by a handler")
+async def test_blocked_loop_is_seen_by_watchdog_liveness_and_metrics(
+    listener: socket.socket, tmp_path: Path, fault_report: FaultReport
+) -> None:
     """While a handler blocks the loop, liveness answers from its own thread, and turns false at its limit."""
     async with open_instance(listener, tmp_path, admin__stall_seconds=1) as instance:
         await instance.wait_ready()
@@ -134,7 +160,13 @@ async def test_blocked_loop_is_seen_by_watchdog_liveness_and_metrics(listener: s
             assert (await client.answer()).status == 200
         await instance.wait_admin("/livez", 200)
         assert b'lp_event_loop_blocked_total{name="default"} 1.0' in (await instance.ask_admin("/metrics")).body
-        assert _lines(instance.log, "The event loop is blocked")
+        (seen,) = instance.lines("The event loop is blocked")
+        assert "time.sleep(2)" in seen["stack"]
+        await eventually(lambda: instance.lines("The event loop turns again"))
+        (over,) = instance.lines("The event loop turns again")
+        instance.process.send_signal(signal.SIGTERM)
+        fault_report.judge(judge_end("the server", *await instance.end(STOP_SECONDS), wanted=IN_ORDER))
+    fault_report.measure(told_after=f"{seen['blocked_seconds']:.1f} s", longest_lag=f"{over['blocked_seconds']:.1f} s")
 
 
 async def test_metrics_and_access_log_tell_of_each_request(listener: socket.socket, tmp_path: Path) -> None:
@@ -150,6 +182,6 @@ async def test_metrics_and_access_log_tell_of_each_request(listener: socket.sock
         assert 'lp_http_requests_total{method="GET",route="unmatched",status="200"} 1.0' in metrics
         assert 'lp_http_request_duration_seconds_count{method="GET",route="unmatched"} 1.0' in metrics
         assert "lp_http_requests_in_flight 0.0" in metrics
-    (line,) = _lines(instance.log, "request")
+    (line,) = instance.lines("request")
     assert (line["request_id"], line["trace_id"], line["status"]) == ("abc-1", trace, 200)
     assert "secret" not in instance.log.read_text()

@@ -109,9 +109,10 @@ class Relay:
         except BaseException:  # a cancel, in most cases: what was sent already will be sent again
             await self._hand_back(claim, [row.id for row in claim.rows])
             raise
-        self._reach("after-publish")
         words = list(zip(claim.rows, outcomes, strict=True))
         self._unmarked = [row.id for row, word in words if isinstance(word, Delivery)]
+        if self._unmarked:
+            self._reach("after-publish")
         refused = [(row, word) for row, word in words if not isinstance(word, Delivery | DependencyUnavailable)]
         put_off = [(row.id, word) for row, word in words if isinstance(word, DependencyUnavailable)]
         if refused:

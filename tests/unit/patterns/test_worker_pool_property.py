@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from patterns.errors import ChannelClosedError
 from patterns.worker_pool import JobResult, WorkerPool
-from tests.support.shuffling_loop import run_shuffled
+from tests.support.seeds import thousand_seeds
+from tests.support.shuffling_loop import ShufflingLoop, run_shuffled
 
 
 async def read_all(pool: WorkerPool[int, int]) -> list[JobResult[int, int]]:
@@ -100,3 +101,46 @@ def test_every_accepted_job_has_one_result_whatever_fails_or_is_cancelled(plan: 
         assert statistics.succeeded + statistics.failed == len(accepted)
 
     run_shuffled(main, seeds=[plan.seed])
+
+
+@thousand_seeds
+def test_job_whose_submit_worker_or_reader_is_cancelled_is_never_lost_and_never_done_twice(seeds: range) -> None:
+    """Submits, workers and readers are cancelled at random: accepted jobs have one result each, with 1,000 seeds."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ShufflingLoop)
+        begun: Counter[int] = Counter()
+        accepted: set[int] = set()
+        results: list[JobResult[int, int]] = []
+
+        async def work(job: int) -> int:
+            begun[job] += 1
+            for _ in range(job % 3):
+                await asyncio.sleep(0)
+            return job
+
+        async def submit(job: int) -> None:
+            await pool.submit(job)
+            accepted.add(job)
+
+        async def read() -> None:
+            async for result in pool:
+                results.append(result)  # noqa: PERF401  # at once, even if cancelled later
+
+        pool = WorkerPool(work, 3, 1)
+        tasks = [asyncio.create_task(read())]
+        for job in range(12):
+            tasks.append(asyncio.create_task(submit(job)))
+            await asyncio.sleep(0)
+            loop.random.choice([*tasks, *workers_of(pool)[1:]]).cancel()
+        tasks.append(asyncio.create_task(read()))
+        await asyncio.gather(*tasks[1:-1], return_exceptions=True)
+        pool.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        jobs = [result.job for result in results]
+        assert accepted <= set(jobs) <= set(range(12))
+        assert max(Counter(jobs).values()) == max(begun.values()) == 1
+        assert {result.job for result in results if result.error is None} <= begun.keys()
+
+    run_shuffled(main, seeds=seeds)

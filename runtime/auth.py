@@ -24,6 +24,8 @@ Scope = Literal["member", "operator"]
 
 SUBJECT_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TOKEN_BYTES_MAX: Final = 4096
+# The library forgives padding, so that one token would have several spellings.
+_TOKEN: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 KEY_CHECK_SECONDS: Final = 1.0
 
 
@@ -92,7 +94,7 @@ class TokenVerifier:
     def _verify_anew(self, authorization: bytes, now: float) -> Principal:
         self._cache.pop(authorization, None)
         scheme, _, token = authorization.partition(b" ")
-        if scheme.lower() != b"bearer" or not token or len(token) > TOKEN_BYTES_MAX:
+        if scheme.lower() != b"bearer" or len(token) > TOKEN_BYTES_MAX or not _TOKEN.fullmatch(token):
             raise unauthorized("invalid-token")
         settings = self._settings
         try:

@@ -1,4 +1,8 @@
-"""What a request's header may not announce, whatever its path."""
+"""What a request's header may not announce, whatever its path.
+
+All of it is 400, where RFC 9110 would have 505 for a version and 501 for a transfer coding: in this platform a 5xx is
+the server's fault and wakes somebody, and no client can cause one by what it sends.
+"""
 
 from collections.abc import Sequence
 
@@ -13,13 +17,13 @@ def head_problem(headers: Sequence[tuple[bytes, bytes]], version: str) -> Proble
         version: as it stands in the request line.
     """
     if version not in ("1.1", "1.0"):
-        return Problem(505, "http-version-not-supported")
+        return Problem(400, "http-version-not-supported")
     hosts = sum(name == b"host" for name, _ in headers)
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         return Problem(400, "bad-request", "Exactly one Host header is needed.")
     codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
     if codings not in ([], [b"chunked"]):
-        return Problem(501, "transfer-coding-not-supported")
+        return Problem(400, "transfer-coding-not-supported")
     return None
 
 

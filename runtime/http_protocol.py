@@ -213,7 +213,7 @@ class HttpProtocol(HttpToolsProtocol):
         length = found.get(b"content-length")
         if length is not None and int(length) > self._limits.body_bytes_max:
             self._refuse_parsing(Problem(413, "body-too-large"), "body_bytes")
-        if not self.url.startswith((b"/", b"http://", b"https://")):
+        if not self.url.startswith((b"/", b"http://", b"https://")) or b"#" in self.url:
             self._refuse_parsing(Problem(400, "bad-request"), "malformed")
         url = httptools.parse_url(self.url)
         raw_path = url.path or b"/"

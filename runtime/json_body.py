@@ -22,10 +22,14 @@ from runtime.problem import FieldError, Problem, unprocessable
 
 BODY_BYTES_MAX: Final = 65_536
 DEPTH_MAX: Final = 16
-_MEDIA_TYPE: Final = re.compile(r'application/json[ \t]*(;[ \t]*charset[ \t]*=[ \t]*"?utf-8"?[ \t]*)?', re.IGNORECASE)
+_MEDIA_TYPE: Final = re.compile(
+    r'application/json[ \t]*(;[ \t]*charset[ \t]*=[ \t]*("utf-8"|utf-8)[ \t]*)?', re.IGNORECASE
+)
 _TIMES_BEGIN: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _TIMES_END: Final = datetime(3000, 1, 1, tzinfo=UTC)
-_TIME: Final = re.compile(r"2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+# Hours and minutes are spelt out: the parser takes an offset of 99 minutes, and the hour 24 from Python 3.14 on.
+_HOUR_MINUTE: Final = r"([01]\d|2[0-3]):[0-5]\d"
+_TIME: Final = re.compile(rf"2\d{{3}}-\d\d-\d\dT{_HOUR_MINUTE}:[0-5]\d(\.\d{{1,6}})?(Z|[+-]{_HOUR_MINUTE})", re.ASCII)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -130,8 +134,7 @@ def _check_media_type(request: Request) -> None:
     types = request.headers.getlist("content-type")
     if len(types) != 1 or not _MEDIA_TYPE.fullmatch(types[0].strip()):
         raise Problem(415, "unsupported-media-type", "The body must be application/json.")
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
+    if any(encoding.strip().lower() != "identity" for encoding in request.headers.getlist("content-encoding")):
         raise Problem(
             415, "unsupported-media-type", "The body must not be encoded.", headers={"accept-encoding": "identity"}
         )

@@ -121,8 +121,8 @@ def overloaded(retry_after_seconds: int, code: str = "overloaded") -> Problem:
 
 
 def unprocessable(errors: Iterable[FieldError]) -> Problem:
-    """Build the 422 that names each field and the rule it broke."""
-    return Problem(422, "invalid-request", errors=tuple(errors))
+    """Build the 422 that names each field and the rule it broke, once: thousands of unknown fields are one line."""
+    return Problem(422, "invalid-request", errors=tuple(dict.fromkeys(errors)))
 
 
 class ProblemTable:

@@ -30,7 +30,7 @@ from runtime.auth import member_of, principal_of
 from runtime.idempotency import IDEMPOTENCY_KEY_PARAMETER, body_hash, idempotency_key_of
 from runtime.json_body import JsonBody
 from runtime.pages import PAGE_PARAMETERS, page_of
-from runtime.problem import DomainErrors
+from runtime.problem import DomainErrors, FieldError, unprocessable
 from runtime.route import JsonAnswer, fast_route, path_parameter
 from runtime.stored_answer import IdempotencyKey, StoredAnswer
 from services.reward_store.outbox import event_headers
@@ -99,6 +99,8 @@ def _add_reading(router: APIRouter, store: Store) -> None:
         """Look through the rewards."""
         page = page_of(request, (str,))
         after = str(page.after[0]) if page.after else None
+        if after is not None and not is_reward_id(after):  # whoever makes a cursor up
+            raise unprocessable([FieldError("query.cursor", "cursor")])
         rewards = await store.rewards(page.limit + 1, after)
         return JsonAnswer(rewards_body(rewards[: page.limit], has_more=len(rewards) > page.limit))
 

@@ -143,6 +143,15 @@ def test_token_of_another_key_or_algorithm_is_refused(secret_file: Path, clock: 
         assert _code(verifier, _bearer(token)) == "invalid-token"
 
 
+def test_good_token_has_one_spelling(secret_file: Path, clock: Clock) -> None:
+    """Padding, signs between its letters and spaces around it make a token another one, which is refused."""
+    verifier = _verifier(secret_file, clock)
+    token = sign_token("m-1", "member", SECRET, clock=clock)
+    assert verifier.verify(_bearer(token)).subject == "m-1"
+    for other in (f"{token}=", f"{token}!", f" {token}", f"{token} ", token.replace(".", "=.", 1), f"{token}\n"):
+        assert _code(verifier, _bearer(other)) == "invalid-token"
+
+
 def test_audience_and_issuer_are_required_when_set(secret_file: Path, clock: Clock) -> None:
     """With an audience and an issuer in the settings a token must bear both."""
     verifier = _verifier(secret_file, clock, audience="lp", issuer="idp")

@@ -80,6 +80,8 @@ async def test_good_body_becomes_the_model() -> None:
         pytest.param({**GOOD, "at": "2000-01-01T00:00:00+23:59"}, "body.at", "timestamp", id="1999 in UTC"),
         pytest.param({**GOOD, "at": "2999-12-31T23:59:59-00:01"}, "body.at", "timestamp", id="3000 in UTC"),
         pytest.param({**GOOD, "at": "2026-02-30T10:00:00Z"}, "body.at", "timestamp", id="no such day"),
+        pytest.param({**GOOD, "at": "2026-11-24T24:00:00Z"}, "body.at", "timestamp", id="hour 24"),
+        pytest.param({**GOOD, "at": "2026-11-24T10:00:00+00:99"}, "body.at", "timestamp", id="offset of 99 minutes"),
         pytest.param({**GOOD, "at": 1764000000}, "body.at", "datetime_type", id="time as a number"),
         pytest.param([1], "body", "model_type", id="an array"),
         pytest.param(None, "body", "model_type", id="null"),
@@ -91,6 +93,12 @@ async def test_wrong_field_is_named_with_its_rule_and_never_its_value(body: obje
     assert (problem.status, problem.code) == (422, "invalid-request")
     assert FieldError(field, rule) in problem.errors
     assert b"secret" not in problem.body()
+
+
+async def test_thousands_of_unknown_fields_are_one_line_of_the_answer() -> None:
+    """The answer to a small body is small, whatever the body makes wrong how often."""
+    problem = await _problem({**GOOD, **{str(number): 1 for number in range(5_000)}})
+    assert problem.errors == (FieldError("body.?", "extra_forbidden"),)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +143,9 @@ def test_nesting_up_to_the_cap_is_taken() -> None:
         ((b"content-type", b"application/json; charset=latin-1"),),
         ((b"content-type", b"application/jsonp"),),
         ((b"content-type", b"application/json"), (b"content-type", b"application/json")),
+        ((b"content-type", b'application/json; charset="utf-8'),),
         ((b"content-type", b"application/json"), (b"content-encoding", b"gzip")),
+        ((b"content-type", b"application/json"), (b"content-encoding", b"identity"), (b"content-encoding", b"gzip")),
     ],
 )
 async def test_other_media_types_and_encodings_are_refused(headers: tuple[tuple[bytes, bytes], ...]) -> None:

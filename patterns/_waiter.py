@@ -86,7 +86,7 @@ class Waiter(ABC):
 
     __slots__ = ("is_select", "outcome", "places")
 
-    def __init__(self, *, is_select: bool = False) -> None:
+    def __init__(self, *, is_select: bool) -> None:
         self.is_select = is_select
         self.outcome: Place | Signal | None = None
         self.places: list[Place] = []

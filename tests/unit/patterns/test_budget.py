@@ -7,9 +7,11 @@ from contextvars import copy_context
 
 import pytest
 
-from patterns import Channel, receive, select, send
+from patterns import Channel, Mutex, OnceValue, RWMutex, WaitGroup, receive, select, send
 from patterns._budget import LIMIT, current_budget
 from patterns.bubble import bubble
+
+Operation = Callable[[], Awaitable[object]]
 
 
 async def send_and_receive(channel: Channel[int]) -> None:
@@ -70,11 +72,63 @@ def test_loop_of_ready_operations_sees_its_cancel_and_lets_others_run(
     bubble(main)
 
 
-def test_the_operation_after_the_last_of_the_budget_yields() -> None:
-    """128 ready operations in a row do not suspend a fresh task; the next one does."""
+def sends() -> Operation:
+    """A channel with room."""
+    channel: Channel[int] = Channel(2 * LIMIT)
+    return lambda: channel.send(1)
+
+
+def receives() -> Operation:
+    """A channel with values."""
+    channel: Channel[int] = Channel(2 * LIMIT)
+    for value in range(2 * LIMIT):
+        channel.send_nowait(value)
+    return channel.receive
+
+
+def selects() -> Operation:
+    """A select whose case is never ready, so that it does not wait."""
+    return lambda: select(receive(None), default=True)
+
+
+def locks() -> Operation:
+    """A mutex that is free."""
+    mutex = Mutex()
+
+    async def lock() -> None:
+        async with mutex:
+            pass
+
+    return lock
+
+
+def reads() -> Operation:
+    """A mutex that nobody writes under."""
+    mutex = RWMutex()
+
+    async def read() -> None:
+        async with mutex.read():
+            pass
+
+    return read
+
+
+def asks() -> Operation:
+    """A value that is there."""
+    return OnceValue(lambda: 1).get
+
+
+def waits() -> Operation:
+    """A group that is empty."""
+    return WaitGroup().wait
+
+
+@pytest.mark.parametrize("make", [sends, receives, selects, locks, reads, asks, waits])
+def test_the_operation_after_the_last_of_the_budget_yields(make: Callable[[], Operation]) -> None:
+    """128 ready operations in a row do not suspend a fresh task; the next one does, whichever kind it is of."""
 
     async def main() -> None:
-        channel: Channel[int] = Channel(LIMIT + 1)
+        operation = make()
         has_yielded = False
 
         def note() -> None:
@@ -82,10 +136,10 @@ def test_the_operation_after_the_last_of_the_budget_yields() -> None:
             has_yielded = True
 
         asyncio.get_running_loop().call_soon(note)
-        for value in range(LIMIT):
-            await channel.send(value)
+        for _ in range(LIMIT):
+            await operation()
         assert not has_yielded
-        await channel.send(LIMIT)
+        await operation()
         assert has_yielded
 
     bubble(main)

@@ -264,6 +264,27 @@ def test_interrupted_thread_leaves_nothing_behind(interrupted: list[int]) -> Non
     assert channel.receive_nowait() == 1
 
 
+async def test_thread_interrupted_after_its_match_has_sent() -> None:
+    """Like a task's send that is cancelled then: the value stays even when its receiver is cancelled as well."""
+    channel: Channel[int] = Channel()
+    receiving = asyncio.create_task(channel.receive())
+    await asyncio.sleep(0)
+
+    def send_and_be_interrupted() -> None:
+        waiter = _waiter.ThreadWaiter()
+        with _waiter.matching:
+            assert channel._core.meet(waiter, 1)
+        with _waiter.matching:
+            waiter.withdraw()  # as select_sync does on KeyboardInterrupt
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(send_and_be_interrupted).result()
+    receiving.cancel()
+    await asyncio.gather(receiving, return_exceptions=True)
+    assert channel.statistics().waiting_senders == 0
+    assert channel.receive_nowait() == 1
+
+
 def start_receive_and_stop_loop(channel: Channel[int]) -> tuple[asyncio.AbstractEventLoop, asyncio.Task[int]]:
     """Let a task wait in a loop that then stops."""
     loop = asyncio.new_event_loop()

@@ -1,0 +1,109 @@
+"""Put small faults into `patterns/`, one at a time, and see that tests notice: `python -m tests.mutation [FILE ...]`.
+
+Status 1 when a mutant survives that `docs/mutants.md` does not explain, or when the page explains one that is no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from types import CodeType
+
+from tests.mutation.mutant import Mutant, mutants_of
+from tests.mutation.runner import judge
+
+PACKAGE = Path("patterns")
+TESTS = Path("tests/unit/patterns")
+PAGE = Path("docs/mutants.md")
+LIMIT_SECONDS = 120.0
+CHANNEL_TESTS = (
+    "test_channel_close.py", "test_channel_cancel.py", "test_select.py", "test_select_waiting.py",
+    "test_channel_model.py", "test_budget.py", "test_select_threads.py", "test_sync_channel.py", "test_channel.py",
+    "test_channel_shuffled.py", "test_sync_channel_shuffled.py",
+)  # fmt: skip
+CONTEXT_TESTS = (
+    "test_context.py", "test_context_deadline.py", "test_context_after_func.py", "test_context_run.py",
+)  # fmt: skip
+TESTS_OF = {
+    "_budget": ("test_budget.py",),
+    "_case": CHANNEL_TESTS,
+    "_core": (*CHANNEL_TESTS, "test_ticker.py"),
+    "_interruption": CONTEXT_TESTS,
+    "_launch": CONTEXT_TESTS,
+    "_scope": CONTEXT_TESTS,
+    "_timer": ("test_ticker.py", *CONTEXT_TESTS),
+    "_waiter": (*CHANNEL_TESTS, "test_wait_group.py"),
+    "channel": CHANNEL_TESTS,
+    "context": CONTEXT_TESTS,
+    "error_group": ("test_error_group.py", "test_error_group_cancel.py", "test_error_group_limit.py"),
+    "once": ("test_once.py", "test_once_threads.py"),
+    "select": CHANNEL_TESTS,
+    "shutdown": ("test_shutdown.py", "test_shutdown_process.py"),
+    "sync_channel": ("test_sync_channel.py", "test_sync_channel_shuffled.py"),
+    "worker_pool": ("test_worker_pool.py", "test_worker_pool_property.py"),
+}
+"""Which test files look at a module, the quickest first; `test_<module>.py` where nothing is said."""
+
+
+def main(arguments: list[str]) -> int:
+    """Judge every mutant of the files named, or of all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="*", type=Path, help="modules of patterns/; all of them if left out")
+    parser.add_argument("--only", default="", help="only mutants whose name contains this")
+    chosen = parser.parse_args(arguments)
+    files = chosen.files or sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
+    explained = set(_explained())
+    survivors: set[str] = set()
+    seen: set[str] = set()
+    for path in files:
+        tests = _tests_of(path)
+        if (verdict := judge(path, _unchanged(path), tests, LIMIT_SECONDS)) != "survived":
+            _say(f"{path}: its tests fail, or take too long, without any mutant ({verdict})")
+            return 2
+        for mutant in mutants_of(path):
+            if chosen.only not in mutant.name:
+                continue
+            seen.add(mutant.name)
+            if _survives(path, mutant, tests):
+                survivors.add(mutant.name)
+    names = {path.name for path in files}
+    stale = {name for name in explained - survivors if name.split()[0] in names and (not chosen.only or name in seen)}
+    _say(f"{len(seen)} mutants, {len(survivors)} survived, {len(survivors - explained)} of them unexplained")
+    for name in sorted(stale):
+        _say(f"{PAGE} explains a mutant that was noticed, or is no more: {name}")
+    return 1 if survivors - explained or stale else 0
+
+
+def _survives(path: Path, mutant: Mutant, tests: list[str]) -> bool:
+    started = time.monotonic()
+    verdict = judge(path, mutant.code, tests, LIMIT_SECONDS)
+    _say(f"{verdict:8} {time.monotonic() - started:6.1f} s  {path}:{mutant.line} {mutant.name}")
+    return verdict == "survived"
+
+
+def _tests_of(path: Path) -> list[str]:
+    names = TESTS_OF.get(path.stem, (f"test_{path.stem}.py",))
+    return [str(TESTS / name) for name in names]
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _unchanged(path: Path) -> CodeType:
+    return compile(path.read_text(encoding="utf-8"), str(path), "exec")
+
+
+def _explained() -> list[str]:
+    """Read the names in the page's tables: the first column, in backquotes doubled where the name holds some."""
+    if not PAGE.exists():
+        return []
+    rows = [line.split(" | ")[0] for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ``")]
+    return [row.removeprefix("| ``").removesuffix("``").strip() for row in rows]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -26,7 +26,7 @@ from runtime.stored_answer import IdempotencyKey, StoredAnswer, claim_key, delet
 from services.coupon_api.coupon_view import CouponView, encode
 from services.coupon_api.trace import Tracer
 
-CRASH_POINTS: Final = ("after-claim", "after-insert", "after-commit")
+CRASH_POINTS: Final = ("after-claim", "after-insert", "after-commit", "after-redeem")
 
 # The columns are named and ordered as in CouponView. The identifier of a redemption travels as text, which is what JSON
 # needs and what the driver's own UUID class would cost a detour to become.
@@ -149,7 +149,7 @@ class PostgresCouponStore:
     Args:
         pool: Where the database is.
         tracer: Takes the spans.
-        reach: Called at each of `CRASH_POINTS`, on the way to a coupon that is issued.
+        reach: Called at each of `CRASH_POINTS`: three on the way to a coupon that is issued, one where one is spent.
     """
 
     def __init__(self, pool: PostgresPool, tracer: Tracer, reach: Callable[[str], None] = lambda _: None) -> None:
@@ -193,6 +193,7 @@ class PostgresCouponStore:
         finish = self._tracer.start("redeem_coupon")
         try:
             row = await self._pool.fetch_row(_REDEEM, code, member_id)
+            self._reach("after-redeem")
             return _view(row) if row is not None else await self._redeemed_before(code, member_id)
         finally:
             finish()

@@ -28,12 +28,15 @@ from services.reward_store.store import PostgresOutbox, PostgresRewardStore
 
 CRASH_POINTS: Final = (
     "after-begin",
+    "after-key",
     "after-insert",
     "after-commit",
     "after-claim",
     "after-publish",
     "after-cancelling",
     "after-coupon-cancelled",
+    "after-give-back",
+    "after-cancelled",
 )
 
 _PRODUCER_COUNTERS: Final = frozenset({"delivered", "failed", "renewed"})

@@ -129,6 +129,7 @@ class Canceller:
         except DependencyUnavailable:
             self._metrics.ended.labels("put off").inc()
             raise
+        self._reach("after-cancelled")
         self._metrics.ended.labels("cancelled").inc()
         return finished
 

@@ -188,6 +188,7 @@ class PostgresRewardStore:
         stored = await claim_key(connection, order.key)
         if stored is not None:
             return stored
+        self._reach("after-key")
         row = await connection.fetchrow(_TAKE, order.reward_id, order.member_id)
         reward, taken_at = taken_of(row)
         redemption = new_redemption(
@@ -265,6 +266,7 @@ class PostgresRewardStore:
             _json(headers),
             redemption.cancelled_at,
         )
+        self._reach("after-give-back")
         return redemption
 
     async def refuse_cancel(self, redemption_id: UUID) -> None:

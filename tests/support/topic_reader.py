@@ -1,12 +1,14 @@
 """Read what a topic holds, whoever wrote it."""
 
 import asyncio
+import time
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
 from loyalty.event import CouponEvent, decode
 
 _PARTITIONS = 6
+_END_SECONDS = 20.0
 
 
 def _read(bootstrap: str, topic: str, at_least: int) -> list[Message]:
@@ -22,6 +24,32 @@ def _read(bootstrap: str, topic: str, at_least: int) -> list[Message]:
     finally:
         consumer.close()
     return messages
+
+
+def _read_to_the_end(bootstrap: str, topic: str) -> list[Message]:
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "reader", "enable.auto.commit": False})
+    places = [TopicPartition(topic, partition, 0) for partition in range(_PARTITIONS)]
+    ends = {place.partition: consumer.get_watermark_offsets(place, _END_SECONDS)[1] for place in places}
+    consumer.assign(places)
+    messages: list[Message] = []
+    give_up_at = time.monotonic() + _END_SECONDS
+    try:
+        while len(messages) < sum(ends.values()):
+            if time.monotonic() > give_up_at:
+                raise TimeoutError(f"{len(messages)} of {sum(ends.values())} records came")
+            messages += [one for one in consumer.consume(1_000, timeout=0.1) if one.error() is None]
+    finally:
+        consumer.close()
+    return messages
+
+
+async def read_whole_topic(bootstrap: str, topic: str) -> list[Message]:
+    """Return the records that a topic holds now; those of one key are in their order. It has no gaps in its offsets.
+
+    Raises:
+        TimeoutError: they did not come within 20 s.
+    """
+    return await asyncio.to_thread(_read_to_the_end, bootstrap, topic)
 
 
 async def read_topic(bootstrap: str, topic: str, at_least: int) -> list[Message]:

@@ -41,7 +41,14 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 _TESTS = Path(__file__).parent
-_LIMIT_SECONDS = {"integration": 60, "containers": 240, "end_to_end": 180, "faults": 300}
+_LIMIT_SECONDS = {
+    "integration": 60,
+    "bad_input": 120,
+    "security": 120,
+    "containers": 240,
+    "end_to_end": 180,
+    "faults": 300,
+}
 _CONTAINER_START_SECONDS = 60
 
 

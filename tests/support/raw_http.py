@@ -64,8 +64,8 @@ class RawClient:
         await self.send("\r\n".join([*lines, "", ""]).encode())
         return await self.answer()
 
-    async def answer(self) -> Answer:
-        """Read one answer.
+    async def answer(self, *, is_head: bool = False) -> Answer:
+        """Read one answer; that to a HEAD has no body, whatever its length says.
 
         Raises:
             asyncio.IncompleteReadError: the connection ended before it was whole.
@@ -78,6 +78,8 @@ class RawClient:
             if status == 100:
                 return Answer(100, {}, b"")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
+            if is_head:
+                return Answer(status, headers, b"")
             if headers.get("transfer-encoding") == "chunked":
                 return Answer(status, headers, await self._chunks())
             body = await self.reader.readexactly(int(headers.get("content-length", "0")))

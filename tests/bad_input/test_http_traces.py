@@ -1,0 +1,99 @@
+"""All bad requests in one go: they leave nothing behind in the process, its log, its metrics and its database."""
+
+import asyncio
+import signal
+from collections import Counter
+
+import pytest
+
+from deploy.settings import MigrateSettings
+from sandbox.probe import probe
+from sandbox.servers import KafkaServer, PostgresServer
+from tests.bad_input.http_row import Call, Row
+from tests.bad_input.http_transport import UNFINISHED_ROWS
+from tests.bad_input.http_world import TOKENS, Api, Apis, differences, open_apis, written_rows
+from tests.bad_input.log_trace import answers_in, faults_in
+from tests.bad_input.test_http import ROWS
+from tests.support.eventually import eventually
+from tests.support.fault_report import FaultReport
+from tests.support.footprint import footprint_of
+from tests.support.judgement import Judgement, Rule, judge, judge_end
+from tests.support.raw_http import Answer
+from tests.support.seeds import seeded
+
+AT_ONCE = 16
+STOP_SECONDS = 20.0
+
+
+async def _ask_all(apis: Apis, rows: list[Row]) -> list[Answer]:
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(row: Row) -> Answer:
+        is_head = isinstance(row.request, Call) and row.request.method == "HEAD"
+        async with places:
+            return await apis[row.api].ask(row.encode(TOKENS), is_head=is_head)
+
+    return await asyncio.gather(*(ask(row) for row in rows))
+
+
+def _judge_log(api: Api, answers: list[Answer]) -> Judgement:
+    told = answers_in(list(api.process.log()))
+    wanted = Counter((answer.headers["x-request-id"], answer.status) for answer in answers)
+    untold = [f"{identity} ({status}) is not told once in the log" for identity, status in wanted - told]
+    return judge(Rule.NOTHING_LOST, untold) | judge(
+        Rule.NOTHING_INVENTED, faults_in(api.process.process.log.read_bytes())
+    )
+
+
+async def _judge_end(api: Api, written_before: int) -> Judgement:
+    """Stop the service, and count what its sessions ever wrote, which they tell when they end."""
+    api.process.process.send_signal(signal.SIGTERM)
+    status = await api.process.process.wait(STOP_SECONDS)
+    last = api.process.events()[-1]
+
+    async def have_ended() -> bool:
+        sql = "select count(*) from pg_stat_activity where datname = current_database() and usename <> current_user"
+        return bool(await api.database.fetchval(sql) == 0)
+
+    await eventually(have_ended, seconds=STOP_SECONDS)
+    written = await written_rows(api.database) - written_before
+    return judge_end(api.process.process.name, status, last, wanted=(0, "Process stopped")) | judge(
+        Rule.NOTHING_INVENTED, [f"{written} rows were written"] if written else []
+    )
+
+
+@pytest.mark.fault("B1", "every bad request to both APIs, in any order, 16 at once")
+async def test_all_bad_requests_together_leave_nothing_behind(
+    postgres: PostgresServer,
+    kafka: KafkaServer,
+    databases: MigrateSettings,
+    tmp_path_factory: pytest.TempPathFactory,
+    fault_report: FaultReport,
+) -> None:
+    """Each gets its answer, never a 5xx, and one line in the log that holds no word of it; nothing was written."""
+    rows = [*ROWS, *UNFINISHED_ROWS]
+    seeded("rows").shuffle(rows)
+    async with open_apis(postgres, kafka, databases, tmp_path_factory.mktemp("traces")) as apis:
+        written = {name: await written_rows(api.database) for name, api in apis.items()}
+        assert all(written.values())  # what was planted is counted
+        await _ask_all(apis, rows[:100])
+        idle = {name: footprint_of(api.process.process.pid) for name, api in apis.items()}
+        answers = await _ask_all(apis, rows)
+
+        wrong = [
+            f"{row}: {found}" for row, answer in zip(rows, answers, strict=True) if (found := differences(row, answer))
+        ]
+        fault_report.judge(judge(Rule.RIGHT_CONTENT, wrong))
+        for name, api in apis.items():
+            assert max(answer.status for answer in answers) < 500
+            metrics = await api.process.metrics()
+            assert not [one for one, value in metrics.items() if 'status="5' in one and value]
+            assert [await probe(f"{api.process.admin_url}/{path}") for path in ("livez", "readyz")]
+            changed = [table for table, digest in (await api.contents()).items() if api.planted[table] != digest]
+            fault_report.judge(
+                judge(Rule.NOTHING_INVENTED, [f"{table} has changed" for table in changed]),
+                _judge_log(api, [answer for row, answer in zip(rows, answers, strict=True) if row.api is name]),
+                footprint_of(api.process.process.pid).judge(idle[name], more=4),
+                await _judge_end(api, written[name]),
+            )
+    fault_report.measure(requests=str(len(rows)))

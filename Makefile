@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SECONDS_OF_TRAFFIC := $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),)
 READY := $(VENV)/.locked
 
-.PHONY: help demo demo-compose check test test-containers test-compose faults bench links token lock format clean
+.PHONY: help demo demo-compose check test test-containers test-compose faults soak bench links token lock format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,10 +39,10 @@ check: $(READY) ## format, lint, types, import contracts, unit tests
 test: $(READY) ## every test that needs no Docker: unit, integration, end to end, faults
 	$(BIN)/pytest tests/unit/patterns --numprocesses auto --dist worksteal --timeout 60 --cov --cov-report=term
 	$(BIN)/pytest tests/unit --ignore=tests/unit/patterns --numprocesses auto --dist worksteal
-	$(BIN)/pytest tests --ignore=tests/unit -m 'not thorough'
+	$(BIN)/pytest tests --ignore=tests/unit -m 'not thorough' --numprocesses auto --dist worksteal
 
 test-containers: $(READY) ## the tests on PostgreSQL and Apache Kafka from their images, and those that need them (needs Docker)
-	TEST_SERVERS=containers $(BIN)/pytest tests/integration tests/containers
+	TEST_SERVERS=containers $(BIN)/pytest tests/integration tests/containers -m 'not thorough' --numprocesses 2 --dist worksteal
 
 test-compose: $(READY) ## the stack of docker-compose.yml under load, restarts, kills and outages (needs Docker)
 	TEST_SERVERS=containers $(BIN)/pytest tests/compose
@@ -50,6 +50,9 @@ test-compose: $(READY) ## the stack of docker-compose.yml under load, restarts, 
 faults: $(READY) ## every fault, row by row: what was injected and which rules held; rewrites docs/faults.md (its Apache Kafka part where Docker is)
 	$(BIN)/pytest tests -m 'fault or thorough' --faults-page
 	if docker version >/dev/null 2>&1; then TEST_SERVERS=containers $(BIN)/pytest tests/containers -m fault --faults-page; fi
+
+soak: $(READY) ## orderly stops under load (STOPS=1000), or random faults with an audit at the end (MINUTES=60)
+	$(BIN)/python -m tests.soak $(if $(STOPS),--stops $(STOPS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 bench: $(READY) ## ratios against references measured in the same run; rewrites docs/benchmarks.md (SERVERS=compose: its Apache Kafka column)
 	$(BIN)/python -m tests.benchmarks $(if $(SERVERS),--servers $(SERVERS))

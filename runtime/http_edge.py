@@ -31,9 +31,9 @@ _log = logs.get_logger("runtime.http")
 
 
 class _Exchange:
-    """One request under way: what was answered so far, and whether its time is up."""
+    """One request under way: what was answered so far, and, once its time is up, the task that says so."""
 
-    __slots__ = ("_id_header", "_send", "deadline", "is_expired", "request_id", "size", "status", "task", "trace")
+    __slots__ = ("_id_header", "_send", "deadline", "late_answer", "request_id", "size", "status", "task", "trace")
 
     def __init__(self, send: Send, identity: bytes, text: str, trace: TraceContext) -> None:
         self._send = send
@@ -42,13 +42,13 @@ class _Exchange:
         self.trace = trace
         self.status = 0
         self.size = 0
-        self.is_expired = False
+        self.late_answer: asyncio.Task[None] | None = None
         self.deadline = 0.0
         self.task: asyncio.Task[Any] | None = None
 
     async def send(self, message: Message) -> None:
         """Pass an answer's part on; after the deadline's own answer nothing more is passed."""
-        if self.is_expired:
+        if self.late_answer is not None:
             return
         if message["type"] == "http.response.start":
             self.status = message["status"]
@@ -125,11 +125,14 @@ class HttpEdge:
             self._set_deadline(scope, exchange)
             await self._app(scope, receive, exchange.send)
         except asyncio.CancelledError:
-            if not exchange.is_expired:
+            if exchange.late_answer is None:
                 if not exchange.status:
                     headers = {"retry-after": "1", "connection": "close"}
                     await exchange.answer(Problem(503, "shutting-down", headers=headers))
                 raise
+            # A handler that was about to wake up at its deadline ends before this answer has begun; with its end the
+            # server would cut the connection.
+            await asyncio.wait({exchange.late_answer})
         except Exception as error:  # noqa: BLE001 - every handler's fault ends here, as an answer and in the log
             await self._fail(exchange, error)
         finally:
@@ -186,8 +189,8 @@ class HttpEdge:
                 return
 
     def _end(self, exchange: _Exchange) -> None:
-        exchange.is_expired = True
         answer = asyncio.get_running_loop().create_task(exchange.answer(Problem(504, "deadline-exceeded")))
+        exchange.late_answer = answer
         self._answers.add(answer)
         answer.add_done_callback(self._answers.discard)
         if exchange.task is not None:
@@ -197,9 +200,10 @@ class HttpEdge:
         problem = self._problems.find(error)
         if problem is None or exchange.status:
             _log.exception("Unhandled error in a request", error_class=type(error).__name__)
-        if exchange.status or exchange.is_expired:
-            return
-        await exchange.answer(problem or Problem(500, "internal"))
+        if exchange.late_answer is not None:
+            await asyncio.wait({exchange.late_answer})
+        elif not exchange.status:
+            await exchange.answer(problem or Problem(500, "internal"))
 
     def _finish(self, scope: Scope, exchange: _Exchange, began: float) -> None:
         seconds = perf_counter() - began

@@ -164,6 +164,29 @@ def test_deadline_answers_504_at_once_and_cancels_the_handler() -> None:
     bubble(scenario)
 
 
+@pytest.mark.parametrize("end", [None, RuntimeError()])
+def test_deadline_is_answered_before_a_handler_that_wakes_up_with_it_ends(end: Exception | None) -> None:
+    """Were the request over without its answer, the server would cut the connection."""
+
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        try:
+            await woken.wait()
+        except asyncio.CancelledError:
+            if end is not None:
+                raise end from None
+            raise
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().call_later(2, woken.set)  # of two timers of one moment the earlier made fires first
+        edge = Edge(app, request_timeout_seconds=2)
+        sent = await call(edge.app, http_scope())
+        assert (sent.status, sent.code) == (504, "deadline-exceeded")
+        assert edge.lines[0]["status"] == 504
+
+    woken = asyncio.Event()
+    bubble(scenario)
+
+
 def test_deadlines_of_many_requests_fire_each_in_its_time() -> None:
     """One timer serves all: requests started at different times end each after its own limit."""
 

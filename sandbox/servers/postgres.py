@@ -5,7 +5,7 @@ import contextlib
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit, urlunsplit
@@ -111,11 +111,11 @@ class _EmbeddedPostgres(EmbeddedServer):
     _stop_seconds = 20.0
     _ready_seconds = _READY_SECONDS
 
-    def __init__(self, directory: ServerDirectory, *, fsync: bool) -> None:
+    def __init__(self, directory: ServerDirectory, *, fsync: bool, settings: Mapping[str, str]) -> None:
         super().__init__(directory)
         self.password = secrets.token_urlsafe(18)
         self._data = directory.path / "data"
-        self._settings = SERVER_SETTINGS | _EMBEDDED_SETTINGS | ({} if fsync else WITHOUT_FSYNC)
+        self._settings = SERVER_SETTINGS | _EMBEDDED_SETTINGS | ({} if fsync else WITHOUT_FSYNC) | dict(settings)
         self._programs = Path()
 
     @property
@@ -173,7 +173,9 @@ async def postgres_fault(url: str, *, timeout_seconds: float = 5.0) -> Exception
 
 
 @contextlib.asynccontextmanager
-async def open_postgres(directory: Path | None = None, *, fsync: bool = False) -> AsyncIterator[PostgresServer]:
+async def open_postgres(
+    directory: Path | None = None, *, fsync: bool = False, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[PostgresServer]:
     """Start a PostgreSQL server, or use the one that SANDBOX_POSTGRES_URL names, and stop it on leaving.
 
     It listens on a free port of loopback only, asks for a password, and runs as `nobody` when this process is root.
@@ -184,6 +186,7 @@ async def open_postgres(directory: Path | None = None, *, fsync: bool = False) -
         fsync: whether a commit waits for the disk. Without it everything acknowledged survives the death of every
             process, kill -9 of the server included, but not a power failure; what only the disk decides (latency of
             a commit) is then better than in production.
+        settings: the server's own parameters, on top of `SERVER_SETTINGS`; a server that was named keeps its own.
 
     Raises:
         ServerUnavailableError: there is no wheel for this machine and no server was named.
@@ -196,7 +199,7 @@ async def open_postgres(directory: Path | None = None, *, fsync: bool = False) -
         yield PostgresServer(named)
         return
     async with open_directory(directory, "sandbox-postgres-") as place:
-        owned = _EmbeddedPostgres(place, fsync=fsync)
+        owned = _EmbeddedPostgres(place, fsync=fsync, settings=settings or {})
         try:
             await owned.create()
             await _start_on_a_free_port(owned)

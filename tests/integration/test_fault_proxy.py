@@ -120,10 +120,11 @@ async def test_cut_is_an_orderly_end_and_reset_is_not() -> None:
 
 
 async def test_half_close_ends_one_way_only() -> None:
-    """The server sees the client's end, and what it says afterwards still arrives."""
+    """The server sees the client's end and what it says afterwards still arrives; what the client says does not."""
     async with _proxied() as (proxy, reader, writer):
         await _is_through(reader, writer)
         proxy.half_close(proxy.up)
+        writer.write(b"too late")
         assert await reader.read() == b"end"
 
 

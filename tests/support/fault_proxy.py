@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
+from weakref import WeakSet
 
 from sandbox.servers.address import LOOPBACK
 
@@ -43,6 +44,7 @@ class Way:
         self._is_open = asyncio.Event()
         self._is_open.set()
         self._reset_after: int | None = None
+        self._ended: WeakSet[asyncio.StreamWriter] = WeakSet()
 
     def swallow(self) -> None:
         """Become a black hole: nothing is passed on and nothing is closed, until `restore`."""
@@ -56,6 +58,12 @@ class Way:
         """Reset the connection on which the count-th byte from now on travels, with that byte its last one."""
         self._reset_after = count
 
+    def end(self, writer: asyncio.StreamWriter) -> None:
+        """Tell a receiver that this was all; what comes for it from now on has nowhere to go."""
+        self._ended.add(writer)
+        with contextlib.suppress(OSError):
+            writer.write_eof()
+
     async def carry(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         """Pass bytes on as the attributes say.
 
@@ -68,6 +76,8 @@ class Way:
             delay = self.delay_seconds + self._random.uniform(0, self.jitter_seconds)
             await asyncio.sleep(delay)
             await self._is_open.wait()
+            if writer in self._ended:
+                return
             is_last = self._reset_after is not None and len(piece) >= self._reset_after
             piece = piece[: self._reset_after] if is_last else piece
             writer.write(piece)
@@ -125,9 +135,7 @@ class FaultProxy:
     def half_close(self, way: Way) -> None:
         """End one direction of all connections: its receiver sees the end, the other direction goes on."""
         for link in self._links:
-            writer = link.server if way is self.up else link.client
-            with contextlib.suppress(OSError):
-                writer.write_eof()
+            way.end(link.server if way is self.up else link.client)
 
     async def listen(self) -> None:
         """Accept connections; after `refuse` on the same port again."""

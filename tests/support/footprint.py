@@ -1,10 +1,12 @@
 """What a process holds, to be compared with what it held idle (L6): descriptors, threads, memory."""
 
+import contextlib
 import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.eventually import eventually
 from tests.support.judgement import Judgement, Rule, judge
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -52,6 +54,13 @@ def footprint_of(pid: int) -> Footprint:
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     threads = len(list(Path(f"/proc/{pid}/task").iterdir()))
     return Footprint(files=kinds[False], sockets=kinds[True], threads=threads, memory_bytes=pages * _PAGE_BYTES)
+
+
+async def judge_settled(pid: int, idle: Footprint, *, more: int = 0, seconds: float = 20) -> Judgement:
+    """Wait, bounded, until a process holds no more than when it was idle, and judge it (L6); see `Footprint.judge`."""
+    with contextlib.suppress(TimeoutError):
+        await eventually(lambda: footprint_of(pid).judge(idle, more=more).is_ok, seconds=seconds, pause_seconds=0.1)
+    return footprint_of(pid).judge(idle, more=more)
 
 
 def _target(link: Path) -> str:

@@ -51,6 +51,13 @@ async def _value(url: str, query: str) -> object:
         await connection.close()
 
 
+@embedded_only
+async def test_postgres_has_the_parameters_that_its_starter_gives_it() -> None:
+    """They win over the ones that every embedded server has."""
+    async with open_postgres(settings={"max_connections": "13"}) as server:
+        assert await _value(server.superuser_url, "show max_connections") == "13"
+
+
 @pytest.mark.parametrize("end", ["stop_fast", "stop_immediately", "kill"])
 async def test_postgres_started_again_still_has_what_was_committed(own_postgres: PostgresServer, end: str) -> None:
     """Whichever way the server ends, it comes back under the same address with every committed row."""

@@ -19,6 +19,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.fault_report import FaultReport
+from tests.support.judgement import judge_end
+
 _ROOT = Path(__file__).parents[3]
 _COMMAND = [sys.executable, "-m", "tests.support.signal_application"]
 
@@ -288,7 +291,8 @@ def test_a_hangup_ignored_from_the_start_stays_ignored(log: Path) -> None:
         assert run.end() == 0
 
 
-def test_as_process_1_of_a_namespace_it_stops_on_sigterm_like_anywhere(log: Path) -> None:
+@pytest.mark.fault("H6", "SIGTERM to process 1 of a namespace of its own")
+def test_as_process_1_of_a_namespace_it_stops_on_sigterm_like_anywhere(log: Path, fault_report: FaultReport) -> None:
     """Process 1 has no default actions: without handlers of its own it would never hear the signal."""
     unshare = shutil.which("unshare")
     probe = [str(unshare), "--fork", "--pid", "true"]
@@ -299,7 +303,8 @@ def test_as_process_1_of_a_namespace_it_stops_on_sigterm_like_anywhere(log: Path
         run.wait_for("Working")
         children = Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGTERM)
-        assert run.end() == 0
+        status = run.end()
+        fault_report.judge(judge_end("process 1", status, run.events()[-1], wanted=(0, "Process stopped")))
 
 
 def test_a_full_log_disk_and_a_closed_log_pipe_stop_nothing(log: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Literal
 
 from sandbox.servers import KafkaServer, PostgresServer
 from sandbox.servers.address import free_port
@@ -19,6 +20,19 @@ class CouponConsumerProcess(ServiceProcess):
         await self.wait_metrics(
             **{f'lp_consumer_records_total{{outcome="{outcome}"}}': count for outcome, count in counts.items()}
         )
+
+    async def rebalances(self) -> tuple[float, float, float]:
+        """Return how often partitions were assigned, revoked and lost."""
+        metrics = await self.metrics()
+        assigned, revoked, lost = (
+            metrics[f'lp_kafka_consumer_{kind}_total{{name="default"}}'] for kind in ("assigned", "revoked", "lost")
+        )
+        return assigned, revoked, lost
+
+
+def armed(point: str, hit: int = 1, action: Literal["kill", "freeze"] = "kill") -> dict[str, str]:
+    """Return the settings of a process that dies, or freezes, at its so many-th arrival at a point."""
+    return {"CRASH__IS_TEST": "true", "CRASH__POINT": point, "CRASH__HIT": str(hit), "CRASH__ACTION": action}
 
 
 def _variables(postgres: PostgresServer, database: str, bootstrap: str, topic: str, **settings: str) -> dict[str, str]:
@@ -37,12 +51,22 @@ def _variables(postgres: PostgresServer, database: str, bootstrap: str, topic: s
 
 
 def open_coupon_consumer(
-    postgres: PostgresServer, database: str, kafka: KafkaServer, topic: str, directory: Path, **settings: str
+    postgres: PostgresServer,
+    database: str,
+    kafka: KafkaServer,
+    topic: str,
+    directory: Path,
+    *,
+    without: str | None = None,
+    **settings: str,
 ) -> AbstractAsyncContextManager[CouponConsumerProcess]:
-    """Start coupon_consumer; settings are variables without their prefix. It is stopped on leaving."""
+    """Start coupon_consumer, perhaps without a guard; settings are variables without their prefix.
+
+    It is stopped on leaving.
+    """
     settings = {"ADMIN__PORT": str(free_port()), **settings}
     variables = _variables(postgres, database, kafka.bootstrap, topic, **settings)
-    return open_service(CouponConsumerProcess, "coupon_consumer", directory, variables)
+    return open_service(CouponConsumerProcess, "coupon_consumer", directory, variables, without=without)
 
 
 async def run_command(

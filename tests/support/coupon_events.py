@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import asyncpg
 from confluent_kafka import KafkaError, Message, Producer
@@ -16,6 +17,7 @@ ISSUED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 EXPIRES_AT = ISSUED_AT + timedelta(days=365)
 
 ExpectedRow = tuple[object, ...]
+Place: TypeAlias = tuple[int, int]  # a partition, and an offset in it
 
 
 def some_event(**changes: object) -> CouponEvent:
@@ -67,29 +69,33 @@ class RawRecord:
     partition: int | None = None
 
 
-def record_of(event: CouponEvent) -> RawRecord:
+def record_of(event: CouponEvent, partition: int | None = None) -> RawRecord:
     """Return the record of an event."""
-    return RawRecord(encode(event), event.coupon.code.encode())
+    return RawRecord(encode(event), event.coupon.code.encode(), partition=partition)
 
 
 @dataclass
 class _Delivery:
     errors: list[KafkaError] = field(default_factory=list)
+    places: dict[int, Place] = field(default_factory=dict)
 
-    def report(self, error: KafkaError | None, _: Message) -> None:
-        if error is not None:
-            self.errors.append(error)
+    def report(self, index: int, error: KafkaError | None, message: Message) -> None:
+        partition, offset = message.partition(), message.offset()
+        if error is not None or partition is None or offset is None:
+            self.errors.append(error or KafkaError(KafkaError.UNKNOWN))
+        else:
+            self.places[index] = (partition, offset)
 
 
-async def produce(bootstrap: str, topic: str, records: Sequence[RawRecord]) -> None:
-    """Produce records and wait until the broker has every one of them."""
-    await asyncio.to_thread(_produce, bootstrap, topic, records)
+async def produce(bootstrap: str, topic: str, records: Sequence[RawRecord]) -> list[Place]:
+    """Produce records, wait until the broker has every one of them, and return where each is."""
+    return await asyncio.to_thread(_produce, bootstrap, topic, records)
 
 
-def _produce(bootstrap: str, topic: str, records: Sequence[RawRecord]) -> None:
+def _produce(bootstrap: str, topic: str, records: Sequence[RawRecord]) -> list[Place]:
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5, "log_level": 3})
     delivery = _Delivery()
-    for record in records:
+    for index, record in enumerate(records):
         partition = -1 if record.partition is None else record.partition  # -1: the client's word for "by the key"
         while True:
             try:
@@ -99,7 +105,7 @@ def _produce(bootstrap: str, topic: str, records: Sequence[RawRecord]) -> None:
                     record.key,
                     headers=list(record.headers),
                     partition=partition,
-                    on_delivery=delivery.report,
+                    on_delivery=partial(delivery.report, index),
                 )
                 break
             except BufferError:
@@ -107,3 +113,4 @@ def _produce(bootstrap: str, topic: str, records: Sequence[RawRecord]) -> None:
     left = producer.flush(30)
     assert left == 0
     assert delivery.errors == []
+    return [delivery.places[index] for index in range(len(records))]

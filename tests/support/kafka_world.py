@@ -8,6 +8,8 @@ from runtime.kafka_batch import Assigned, Batch
 from runtime.kafka_reader import KafkaReader, Record
 from runtime.partition_ledger import PartitionLedger
 from tests.support.fake_kafka_client import FakeKafkaClient, Step, record
+from tests.support.judgement import Judgement
+from tests.support.ledger import judge_units
 
 Offsets = list[int | None]
 
@@ -91,6 +93,13 @@ def fill(world: World, partition: int, offsets: Sequence[int]) -> None:
 def batches(items: "Sequence[Batch[Offsets] | Assigned]") -> list[tuple[int, Offsets]]:
     """Return partition and offsets of each batch."""
     return [(item.partition, item.content) for item in items if isinstance(item, Batch)]
+
+
+def judge_offsets(world: World, items: "Sequence[Batch[Offsets] | Assigned]") -> Judgement:
+    """Hold the records in the logs against those that were handed over, by partition and offset (L1 to L4)."""
+    waiting = [(f"{partition}/{each.offset()}", "") for partition, log in world.client.logs.items() for each in log]
+    found = [(f"{partition}/{offset}", "") for partition, offsets in batches(items) for offset in offsets]
+    return judge_units(waiting, waiting, found)
 
 
 def assign(*partitions: int) -> Step:

@@ -11,7 +11,10 @@ from patterns import Context, ContextCancelled, background
 from runtime.kafka_batch import Assigned, Batch, KafkaReadError
 from runtime.kafka_consumer import KafkaConsumer
 from tests.support.fake_kafka_client import FakeKafkaClient, Step, record
+from tests.support.fault_report import FaultReport
 from tests.support.kafka_world import Offsets, assign, offsets_of, raise_in_callback, some_settings
+from tests.support.ledger import judge_units
+from tests.support.seeds import seeded
 
 
 class Member:
@@ -80,6 +83,37 @@ async def test_ended_context_ends_the_read_and_the_thread() -> None:
         with pytest.raises(ContextCancelled):
             await waiting
     assert member.client.is_closed
+
+
+@pytest.mark.fault("K14", "reads cancelled at random, before and after they were answered")
+async def test_cancelled_reads_lose_no_record(fault_report: FaultReport) -> None:
+    """A read that is cancelled has taken nothing: each record comes out once, in order, from one that is not."""
+    random = seeded("cancel")
+    records = [record(0, offset) for offset in range(300)]
+    member = Member(assign(0), chunk_records=1, queue_batches=2)
+    member.client.logs[0] = records
+    seen: list[tuple[str, str]] = []
+    cancelled = 0
+    async with member:
+        await member.place_all(0)
+        while len(seen) < len(records):
+            reading = asyncio.create_task(member.batches())
+            for _ in range(random.randrange(5)):
+                await asyncio.sleep(0)
+            if random.random() < 0.5:
+                reading.cancel()
+            await asyncio.wait({reading})
+            if reading.cancelled():
+                cancelled += 1
+                continue
+            found = reading.result()
+            with member.consumer.working(found):
+                seen += [(str(offset), "") for batch in found for offset in batch.content]
+                member.consumer.settle(found)
+    assert cancelled
+    produced = [(str(each.offset()), "") for each in records]
+    assert seen == produced
+    fault_report.judge(judge_units(produced, produced, seen))
 
 
 async def test_failed_reading_is_told_apart_from_a_clean_exit() -> None:

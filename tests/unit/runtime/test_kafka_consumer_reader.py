@@ -9,7 +9,17 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError
 
 from runtime.kafka_batch import Assigned, Batch, KafkaReadError
 from tests.support.fake_kafka_client import FakeKafkaClient, error_event, record
-from tests.support.kafka_world import Offsets, World, assign, batches, fill, nothing, raise_in_callback
+from tests.support.fault_report import FaultReport
+from tests.support.kafka_world import (
+    Offsets,
+    World,
+    assign,
+    batches,
+    fill,
+    judge_offsets,
+    nothing,
+    raise_in_callback,
+)
 
 
 def test_assigned_partition_stands_still_until_it_is_placed() -> None:
@@ -237,9 +247,16 @@ def test_fatal_error_of_the_client_ends_the_reading(is_marked: bool) -> None:
     assert world.client.is_closed
 
 
-@pytest.mark.parametrize("code", [KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS, KafkaError._STATE])
-def test_failed_kafka_commit_affects_nothing(code: int) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.fault("K8", f"each commit to Kafka fails: {name}"))
+        for name in ("ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS", "COORDINATOR_NOT_AVAILABLE", "_STATE")
+    ],
+)
+def test_failed_kafka_commit_affects_nothing(name: str, fault_report: FaultReport) -> None:
     """Whether it fails at once or later, reading goes on."""
+    code = getattr(KafkaError, name)
     world = World(assign(0), commit_interval_seconds=0.000_001)
     fill(world, 0, range(2))
     world.client.commit_error = KafkaError(code)
@@ -249,18 +266,25 @@ def test_failed_kafka_commit_affects_nothing(code: int) -> None:
         client.settings["on_commit"](KafkaError(code), [])
 
     world.script(store, world.place(0, 0), nothing, nothing)
-    assert batches(world.run()) == [(0, [0, 1])]
+    items = world.run()
+    assert batches(items) == [(0, [0, 1])]
+    fault_report.judge(judge_offsets(world, items))
     assert world.reader.statistics().commits_failed == 2
 
 
-def test_exception_in_a_callback_ends_the_reading_and_skips_nothing() -> None:
-    """The error is kept, the consumer is closed, and no later record was handed over in the place of a lost one."""
+@pytest.mark.fault("K14", "an exception in a callback, out of a poll that held records")
+def test_exception_in_a_callback_ends_the_reading_and_skips_nothing(fault_report: FaultReport) -> None:
+    """The error is kept, the consumer is closed, and no later record was handed over: the next member has them all."""
     world = World(assign(0))
     fill(world, 0, range(5))
     world.script(world.place(0, 0), raise_in_callback, nothing)
     assert isinstance(world.run_to_failure(), LookupError)
     assert world.client.is_closed
     assert batches(world.handed_over()) == []
+    successor = World(assign(0))
+    fill(successor, 0, range(5))
+    successor.script(successor.place(0, 0), nothing, nothing)
+    fault_report.judge(judge_offsets(successor, successor.run()))
 
 
 def test_client_that_cannot_be_built_is_a_failure_of_the_reading() -> None:

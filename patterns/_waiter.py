@@ -175,7 +175,7 @@ class ThreadWaiter(Waiter):
 
     __slots__ = ("_blocked",)
 
-    def __init__(self, *, is_select: bool = False) -> None:
+    def __init__(self, *, is_select: bool) -> None:
         super().__init__(is_select=is_select)
         if asyncio._get_running_loop() is not None:  # noqa: SLF001 - as above
             raise RuntimeError("a blocking wait in an event loop's thread stops the loop: await the channel instead")

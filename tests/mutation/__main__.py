@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import CodeType
@@ -55,30 +56,34 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     files = chosen.files or sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
     explained = set(_explained())
-    survivors: set[str] = set()
-    seen: set[str] = set()
-    for path in files:
-        tests = _tests_of(path)
-        if (verdict := judge(path, _unchanged(path), tests, LIMIT_SECONDS)) != "survived":
-            _say(f"{path}: its tests fail, or take too long, without any mutant ({verdict})")
-            return 2
-        for mutant in mutants_of(path):
-            if chosen.only not in mutant.name:
-                continue
-            seen.add(mutant.name)
-            if _survives(path, mutant, tests):
-                survivors.add(mutant.name)
-    names = {path.name for path in files}
-    stale = {name for name in explained - survivors if name.split()[0] in names and (not chosen.only or name in seen)}
-    _say(f"{len(seen)} mutants, {len(survivors)} survived, {len(survivors - explained)} of them unexplained")
+    stale: set[str] = set()
+    count, survivors = 0, 0
+    unexplained: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "output")
+        for path in files:
+            tests = _tests_of(path)
+            if judge(path, _unchanged(path), tests, LIMIT_SECONDS, output) != "survived":
+                _say(f"{output.read_text(encoding='utf-8')}\n{path}: its tests fail without any mutant")
+                return 2
+            mutants = [mutant for mutant in mutants_of(path) if chosen.only in mutant.name]
+            survived = [mutant.name for mutant in mutants if _survives(path, mutant, tests, output)]
+            count += len(mutants)
+            survivors += len(survived)
+            unexplained += [name for name in survived if name not in explained]
+            of_file = {name for name in explained if name.startswith(f"{path.name} ") and chosen.only in name}
+            stale |= of_file - set(survived)
+    _say(f"{count} mutants, {survivors} survived, {len(unexplained)} of them unexplained")
+    for name in unexplained:
+        _say(f"survived, and {PAGE} does not say why: {name}")
     for name in sorted(stale):
         _say(f"{PAGE} explains a mutant that was noticed, or is no more: {name}")
-    return 1 if survivors - explained or stale else 0
+    return 1 if unexplained or stale else 0
 
 
-def _survives(path: Path, mutant: Mutant, tests: list[str]) -> bool:
+def _survives(path: Path, mutant: Mutant, tests: list[str], output: Path) -> bool:
     started = time.monotonic()
-    verdict = judge(path, mutant.code, tests, LIMIT_SECONDS)
+    verdict = judge(path, mutant.code, tests, LIMIT_SECONDS, output)
     _say(f"{verdict:8} {time.monotonic() - started:6.1f} s  {path}:{mutant.line} {mutant.name}")
     return verdict == "survived"
 

@@ -116,7 +116,9 @@ def _is_turned_below(test: ast.expr) -> bool:
 def _without(node: ast.stmt) -> Iterator[tuple[ast.stmt, str]]:
     """Leave a statement out, or the value of a return."""
     match node:
-        case ast.Return(value=ast.expr()) if not (isinstance(node.value, ast.Constant) and node.value.value is None):
+        case ast.Return(value=ast.Constant(value=None | bool())):
+            return  # None is nothing else, and a truth is turned round by itself
+        case ast.Return(value=ast.expr()):
             yield ast.Return(ast.Constant(None)), f"`{_text(node)}` -> `return None`"
         case ast.Expr() | ast.AugAssign() | ast.Delete() | ast.Raise() | ast.Break() | ast.Continue() | ast.Return():
             yield ast.Pass(), f"`{_text(node)}` left out"

@@ -64,28 +64,28 @@ class _MutantFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(self._code, module.__dict__)  # noqa: S102  # what a loader does
 
 
-def judge(path: Path, code: CodeType, tests: Sequence[str], limit_seconds: float) -> Verdict:
-    """Run these test files with a module of this project replaced, and say whether they noticed."""
+def judge(path: Path, code: CodeType, tests: Sequence[str], limit_seconds: float, output: Path) -> Verdict:
+    """Run these test files with a module of this project replaced, and say whether they noticed; keep their output."""
     module = ".".join(path.with_suffix("").parts)
     child = os.fork()
     if child == 0:
-        _run(_MutantFinder(module, path.resolve(), code), tests)
+        _run(_MutantFinder(module, path.resolve(), code), tests, output)
     try:
         return _wait(child, limit_seconds)
     finally:
         _kill_group(child)
 
 
-def _run(finder: _MutantFinder, tests: Sequence[str]) -> None:
+def _run(finder: _MutantFinder, tests: Sequence[str], output: Path) -> None:
     """Be the child: never returns."""
     status = 1
     try:
         os.setsid()
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for number in (0, 1, 2):
-            os.dup2(nowhere, number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for number in (1, 2):
+            os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND), number)
         sys.meta_path.insert(0, finder)
         status = int(pytest.main([*_OPTIONS, *tests]))
     finally:

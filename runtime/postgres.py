@@ -28,6 +28,7 @@ _BEGIN: Final[dict[Isolation, str]] = {
     "serializable": "begin isolation level serializable",
 }
 _COUNTERS: Final = frozenset({"opened", "failed_connects", "exhausted", "interrupted", "expired"})
+_RETRIES: Final = 3
 _RETRY_SECONDS: Final = 0.02
 _POLL_SECONDS: Final = 0.1
 _POLL_MOST_SECONDS: Final = 1.0
@@ -40,7 +41,8 @@ class PostgresPool(ConnectionPool):
     """A pool with the four ways to use a connection: one statement, several, a transaction, a question of health.
 
     Every method raises ``DependencyUnavailable`` (or its kinds ``PoolExhausted``, ``TransactionContended``) for a state
-    of the server, and asyncpg's own errors for anything else, such as a violated constraint.
+    of the server, and asyncpg's own errors for anything else, such as a violated constraint. A single statement that
+    lost to others, or whose plan a change of the schema made stale, is run again as ``transaction`` does.
     """
 
     async def fetch_row(self, sql: str, *args: object) -> Row | None:
@@ -49,27 +51,36 @@ class PostgresPool(ConnectionPool):
         try:
             row = await connection.fetchrow(sql, *args)
         except BaseException as error:
-            self.give_back_after(connection, error)
+            try:
+                self.give_back_after(connection, error)
+            except TransactionContended:
+                return await self.transaction(_fetch_row, sql, args, retries=_RETRIES - 1)
             raise
         self.give_back(connection)
         return row
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
         """Run one statement of its own transaction in one round trip; return its rows."""
-        async with self.acquire() as connection:
-            return await connection.fetch(sql, *args)
+        try:
+            async with self.acquire() as connection:
+                return await connection.fetch(sql, *args)
+        except TransactionContended:
+            return await self.transaction(_fetch, sql, args, retries=_RETRIES - 1)
 
     async def execute(self, sql: str, *args: object) -> str:
         """Run one statement of its own transaction; return the server's tag, such as ``UPDATE 3``."""
-        async with self.acquire() as connection:
-            return await connection.execute(sql, *args)
+        try:
+            async with self.acquire() as connection:
+                return await connection.execute(sql, *args)
+        except TransactionContended:
+            return await self.transaction(_execute, sql, args, retries=_RETRIES - 1)
 
     async def transaction(
         self,
         fn: Callable[[Connection, *Ts], Awaitable[T]],
         *args: *Ts,
         isolation: Isolation = "read_committed",
-        retries: int = 3,
+        retries: int = _RETRIES,
     ) -> T:
         """Run ``fn(connection, *args)`` in a transaction: committed when it returns, rolled back when it raises.
 
@@ -156,6 +167,18 @@ class PostgresPool(ConnectionPool):
                 last = last_error.detail if last_error is not None else "none, no answer at all"
                 detail = f"no connection within {waited:.1f} s; last error: {last}"
                 raise DependencyUnavailable(DEPENDENCY, detail) from last_error
+
+
+async def _fetch_row(connection: Connection, sql: str, args: tuple[object, ...]) -> Row | None:
+    return await connection.fetchrow(sql, *args)
+
+
+async def _fetch(connection: Connection, sql: str, args: tuple[object, ...]) -> list[Row]:
+    return await connection.fetch(sql, *args)
+
+
+async def _execute(connection: Connection, sql: str, args: tuple[object, ...]) -> str:
+    return await connection.execute(sql, *args)
 
 
 @asynccontextmanager

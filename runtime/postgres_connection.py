@@ -61,6 +61,8 @@ def build_connect(settings: PostgresSettings, *, application_name: str) -> Conne
         "statement_timeout": _milliseconds(settings.statement_timeout_seconds),
         "lock_timeout": _milliseconds(settings.lock_timeout_seconds),
         "idle_in_transaction_session_timeout": _milliseconds(settings.idle_in_transaction_seconds),
+        # What a transaction sees is decided here, whatever an administrator made the database's default.
+        "default_transaction_isolation": "read committed",
         "timezone": "UTC",
         "jit": "off",
         # The server's side of the same: a client that vanished without a word holds its locks no longer than this.

@@ -173,6 +173,7 @@ class Attempt(Generic[CaseT, WaiterT]):
     def expire(self) -> bool:
         """End the wait because its time is up; False if it was served, or matched, before."""
         if self.waiter.outcome is not None:
+            self.waiter.looks_again = True  # should its match be undone, nobody else would tell it the time
             return False
         self.waiter.end(Signal.TIMEOUT)
         return True

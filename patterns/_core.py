@@ -221,7 +221,7 @@ class Core(Generic[T]):
             return
         value = self.buffer[index]
         del self.buffer[index], self.givers[index]
-        if giver.waiter.is_select or self.is_closed:
+        if giver.waiter.looks_again or self.is_closed:
             giver.waiter.end(Signal.LOOK_AGAIN)
             return
         giver.waiter.outcome = None

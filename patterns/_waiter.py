@@ -82,12 +82,15 @@ class Place:
 
 
 class Waiter(ABC):
-    """One waiting send, receive or select. All but ``wait`` needs the lock to be held."""
+    """One waiting send, receive or select. All but ``wait`` needs the lock to be held.
 
-    __slots__ = ("is_select", "outcome", "places")
+    A sender whose match is undone keeps its place, unless it ``looks_again``: at other cases, or at the time.
+    """
 
-    def __init__(self, *, is_select: bool) -> None:
-        self.is_select = is_select
+    __slots__ = ("looks_again", "outcome", "places")
+
+    def __init__(self, *, looks_again: bool) -> None:
+        self.looks_again = looks_again
         self.outcome: Place | Signal | None = None
         self.places: list[Place] = []
 
@@ -130,8 +133,8 @@ class TaskWaiter(Waiter):
 
     __slots__ = ("_future", "_loop")
 
-    def __init__(self, *, is_select: bool = False) -> None:
-        super().__init__(is_select=is_select)
+    def __init__(self, *, looks_again: bool = False) -> None:
+        super().__init__(looks_again=looks_again)
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[None] = self._loop.create_future()
 
@@ -175,8 +178,8 @@ class ThreadWaiter(Waiter):
 
     __slots__ = ("_blocked",)
 
-    def __init__(self, *, is_select: bool) -> None:
-        super().__init__(is_select=is_select)
+    def __init__(self, *, looks_again: bool) -> None:
+        super().__init__(looks_again=looks_again)
         if asyncio._get_running_loop() is not None:  # noqa: SLF001 - as above
             raise RuntimeError("a blocking wait in an event loop's thread stops the loop: await the channel instead")
         self._blocked = threading.Lock()

@@ -73,7 +73,7 @@ async def select(
     ends_at = None if timeout_seconds is None else loop.time() + timeout_seconds
     may_wait = not default and (timeout_seconds is None or timeout_seconds > 0)
     while may_wait:
-        attempt = Attempt(cases, random, partial(TaskWaiter, is_select=len(cases) > 1))
+        attempt = Attempt(cases, random, partial(TaskWaiter, looks_again=len(cases) > 1))
         with matching:
             chosen = attempt.look_or_wait()
         if chosen is not None:
@@ -88,7 +88,7 @@ async def select(
             chosen = attempt.finish()
         if chosen is not None:
             return chosen
-        may_wait = not attempt.is_expired and (ends_at is None or loop.time() < ends_at)
+        may_wait = not attempt.is_expired
     return _poll(cases, random, default=default)
 
 
@@ -104,7 +104,7 @@ def select_sync(
     ends_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     may_wait = not default and (timeout_seconds is None or timeout_seconds > 0)
     while may_wait:
-        attempt = Attempt(cases, random, partial(ThreadWaiter, is_select=len(cases) > 1))
+        attempt = Attempt(cases, random, partial(ThreadWaiter, looks_again=len(cases) > 1))
         try:
             chosen = _block(attempt, ends_at)
         except BaseException:  # KeyboardInterrupt, for one, comes at any point
@@ -113,7 +113,7 @@ def select_sync(
             raise
         if chosen is not None:
             return chosen
-        may_wait = not attempt.is_expired and (ends_at is None or time.monotonic() < ends_at)
+        may_wait = not attempt.is_expired
     return _poll(cases, random, default=default)
 
 

@@ -93,6 +93,7 @@ def test_choice_is_repeated_by_its_seed() -> None:
         (False, {"timeout_seconds": 0}, Outcome.TIMEOUT, 0),
         (False, {"timeout_seconds": -1}, Outcome.TIMEOUT, 0),
         (False, {"timeout_seconds": 5}, Outcome.TIMEOUT, 5),
+        (False, {"timeout_seconds": 0.5}, Outcome.TIMEOUT, 0.5),
     ],
 )
 def test_default_and_timeout(
@@ -181,16 +182,18 @@ def test_send_to_a_closed_channel_raises_when_it_is_chosen() -> None:
     bubble(main)
 
 
-def test_select_with_default_hands_over_as_send_nowait_does() -> None:
-    """A select that may not wait sends to a receiver that waits, and does not wait for it to resume."""
+@pytest.mark.parametrize("options", [{"default": True}, {"timeout_seconds": 0}, {"timeout_seconds": -1}])
+def test_select_that_may_not_wait_hands_over_as_send_nowait_does(options: dict[str, float]) -> None:
+    """It sends to a receiver that waits, and does not wait for it to resume."""
 
     async def main() -> None:
         channel: Channel[int] = Channel()
-        assert await select(send(channel, 1), default=True) is Outcome.DEFAULT
+        outcome = await select(send(channel, 1), **options)  # type: ignore[arg-type]  # as above
+        assert outcome is (Outcome.DEFAULT if "default" in options else Outcome.TIMEOUT)
         taking = asyncio.create_task(channel.receive())
         await wait_idle()
         sending = send(channel, 2)
-        assert await select(sending, default=True) is sending
+        assert await select(sending, **options) is sending  # type: ignore[arg-type]  # as above
         assert not taking.done()
         assert await taking == 2
 

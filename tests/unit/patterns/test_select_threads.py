@@ -2,12 +2,19 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from patterns import Case, Channel, ChannelClosedError, Outcome, receive, select_sync, send
+from patterns import Case, Channel, ChannelClosedError, Outcome, receive, select, select_sync, send
 from tests.support.spinning import spin_until
+
+
+def send_when_awaited(channel: Channel[int]) -> None:
+    """Send once somebody waits to receive."""
+    spin_until(lambda: channel.statistics().waiting_receivers == 1)
+    channel.sync.send(2)
 
 
 def test_thread_selects() -> None:
@@ -19,28 +26,61 @@ def test_thread_selects() -> None:
     assert select_sync(one, two, default=True) is Outcome.DEFAULT
     assert select_sync(one, two, timeout_seconds=0.001) is Outcome.TIMEOUT
     with ThreadPoolExecutor(1) as pool:
-        sending = pool.submit(second.sync.send, 2)
+        sending = pool.submit(send_when_awaited, second)
         assert select_sync(one, two, timeout_seconds=5) is two
         sending.result()
     assert two.value == 2
     assert first.statistics().waiting_receivers == 0
 
 
+@pytest.mark.parametrize("timeout_seconds", [None, 5, 0.001])
+async def test_select_that_would_block_a_loop_is_refused(timeout_seconds: float | None) -> None:
+    """However short its wait would be, and it leaves nothing behind; one that may not wait is fine."""
+    channel: Channel[int] = Channel()
+    with pytest.raises(RuntimeError, match="event loop"):
+        select_sync(receive(channel), timeout_seconds=timeout_seconds)
+    assert select_sync(receive(channel), timeout_seconds=0) is Outcome.TIMEOUT
+    assert channel.statistics().waiting_receivers == 0
+
+
+@pytest.mark.parametrize("options", [{"default": True}, {"timeout_seconds": 0}, {"timeout_seconds": -1}])
+async def test_thread_select_that_may_not_wait_hands_over(options: dict[str, float]) -> None:
+    """It sends to a receiver that waits, and does not wait for it to resume."""
+    channel: Channel[int] = Channel()
+    taking = asyncio.create_task(channel.receive())
+    await asyncio.sleep(0)
+    sending = send(channel, 2)
+    assert select_sync(sending, **options) is sending  # type: ignore[arg-type]  # a table of keyword arguments
+    assert not taking.done()
+    assert await taking == 2
+
+
+def select_in_thread(*cases: Case) -> Case | Outcome:
+    """Select without a loop, in a millisecond."""
+    return select_sync(*cases, timeout_seconds=0.001)
+
+
+def select_in_task(*cases: Case) -> Case | Outcome:
+    """Do the same in a loop of its own."""
+    return asyncio.run(select(*cases, timeout_seconds=0.001))
+
+
 @pytest.mark.parametrize("is_cancelled", [False, True])
-def test_thread_that_is_matched_waits_for_its_receiver_beyond_its_timeout(is_cancelled: bool) -> None:
-    """A blocked select whose send was matched ends by what becomes of the receiver, not by the clock."""
+@pytest.mark.parametrize("others", [(), (None,)])
+@pytest.mark.parametrize("select_in_time", [select_in_thread, select_in_task])
+def test_select_that_is_matched_waits_for_its_receiver_beyond_its_timeout(
+    select_in_time: Callable[..., Case | Outcome], others: tuple[None, ...], is_cancelled: bool
+) -> None:
+    """A select whose send was matched, be it alone, ends by what becomes of the receiver, then by the clock."""
     channel: Channel[int] = Channel()
     sending = send(channel, 1)
-
-    def select_in_time() -> Case | Outcome:
-        return select_sync(sending, receive(None), timeout_seconds=0.001)
 
     with ThreadPoolExecutor(1) as pool, asyncio.Runner() as runner:
         taking = runner.get_loop().create_task(channel.receive())
         runner.run(asyncio.sleep(0))
-        selecting = pool.submit(select_in_time)
+        selecting = pool.submit(select_in_time, sending, *map(receive, others))
         spin_until(lambda: channel.statistics().waiting_receivers == 0)  # matched, while the receiver's loop rests
-        time_is_up = time.monotonic() + 0.005
+        time_is_up = time.monotonic() + 0.01
         spin_until(lambda: time.monotonic() > time_is_up)
         assert not selecting.done()
         if is_cancelled:

@@ -211,6 +211,65 @@ def test_select_whose_receiver_is_cancelled_looks_at_all_its_cases_again() -> No
     bubble(main)
 
 
+def test_select_whose_match_was_undone_waits_for_the_rest_of_its_time() -> None:
+    """It ends with its timeout and not before, and in between another case may happen."""
+
+    async def main(other_comes: bool) -> None:
+        channel, other = Channel[int](), Channel[int](1)
+        taking = asyncio.create_task(channel.receive())
+        await wait_idle()
+        alternative = receive(other)
+        selecting = asyncio.create_task(select(send(channel, 1), alternative, timeout_seconds=10))
+        loop = asyncio.get_running_loop()
+        loop.call_soon(taking.cancel)
+        if other_comes:
+            loop.call_later(4, other.send_nowait, 2)
+        assert await selecting is (alternative if other_comes else Outcome.TIMEOUT)
+        assert loop.time() == (4 if other_comes else 10)
+        assert channel.statistics().waiting_senders == other.statistics().waiting_receivers == 0
+
+    bubble(main, True)
+    bubble(main, False)
+
+
+def test_select_of_one_send_keeps_its_place_when_its_match_is_undone() -> None:
+    """Like a lone send it is served before one that came after it."""
+
+    async def main() -> None:
+        channel: Channel[int] = Channel()
+        taking = asyncio.create_task(channel.receive())
+        await wait_idle()
+        sending = send(channel, 1)
+        selecting = asyncio.create_task(select(sending))
+        later = asyncio.create_task(channel.send(2))
+        asyncio.get_running_loop().call_soon(taking.cancel)
+        await wait_idle()
+        assert [await channel.receive(), await channel.receive()] == [1, 2]
+        assert await selecting is sending
+        await later
+
+    bubble(main)
+
+
+@pytest.mark.parametrize("ends_by_a_cancel", [False, True])
+def test_select_that_ends_before_its_time_leaves_no_timer(ends_by_a_cancel: bool) -> None:
+    """The loop does not keep what nobody waits for any more."""
+
+    async def main() -> None:
+        channel: Channel[int] = Channel()
+        selecting = asyncio.create_task(select(receive(channel), timeout_seconds=10))
+        await wait_idle()
+        if ends_by_a_cancel:
+            selecting.cancel()
+        else:
+            await channel.send(1)
+        await asyncio.wait([selecting])
+        scheduled: list[asyncio.TimerHandle] = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]  # asyncio's own heap
+        assert all(timer.cancelled() for timer in scheduled)
+
+    bubble(main)
+
+
 def test_timeout_of_a_matched_select_counts_again_after_the_match_was_undone() -> None:
     """A send that is matched when its time is up goes through, or, if its receiver is cancelled, times out."""
 

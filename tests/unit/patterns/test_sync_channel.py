@@ -271,7 +271,7 @@ async def test_thread_interrupted_after_its_match_has_sent() -> None:
     await asyncio.sleep(0)
 
     def send_and_be_interrupted() -> None:
-        waiter = _waiter.ThreadWaiter(is_select=False)
+        waiter = _waiter.ThreadWaiter(looks_again=False)
         with _waiter.matching:
             assert channel._core.meet(waiter, 1)
         with _waiter.matching:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections import Counter
 from http import HTTPStatus
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from sandbox.servers import KafkaServer, PostgresServer
 from tests.support.fault_report import FaultReport
-from tests.support.guard_scene import KILLED, KILLS, GuardScene, armed, open_guard_scene, seeded, wait_frozen
+from tests.support.guard_scene import KILLED, KILLS, PATIENT, GuardScene, armed, open_guard_scene, seeded, wait_frozen
 from tests.support.judgement import Judgement, Rule, judge
 
 POINTS: Final = ("after-begin", "after-key", "after-insert", "after-commit")
@@ -20,13 +21,6 @@ MEMBERS_A_KILL: Final = 20
 HITS_MOST: Final = 8  # fewer than the pool has connections: so many requests are at work at once on any machine
 # Leases short enough for the rows of the dead, long enough for the default times of a statement on a busy machine.
 LEASES: Final = {"KAFKA__DELIVERY_TIMEOUT_SECONDS": "2", "RELAY__LEASE_SECONDS": "10"}
-# What is frozen with a transaction open must be there as it was when it wakes up.
-PATIENT: Final = {
-    "POSTGRES__IDLE_IN_TRANSACTION_SECONDS": "120",
-    "HTTP__REQUEST_TIMEOUT_SECONDS": "60",
-    "HTTP__FINISH_SECONDS": "60",
-    "GRACE_SECONDS": "120",
-}
 
 
 def _judge_answers(first: list[httpx.Response], again: list[httpx.Response]) -> Judgement:
@@ -105,6 +99,30 @@ async def test_repetition_beside_a_request_that_has_the_key_is_told_so(
     assert (meanwhile.status_code, meanwhile.json()["code"]) == (HTTPStatus.CONFLICT, "request-in-progress")
     assert first.status_code == HTTPStatus.CREATED
     fault_report.judge(judgement)
+
+
+@pytest.mark.fault("H7", "reward_store frozen with a redemption not committed, longer than the database waits")
+async def test_redemption_frozen_before_its_commit_holds_up_nobody_for_long_and_is_done_once(
+    postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path, fault_report: FaultReport
+) -> None:
+    """The database ends the transaction, so others get the reward's row; whoever wakes up says to come back."""
+    settings = {**PATIENT, "POSTGRES__IDLE_IN_TRANSACTION_SECONDS": "2"}
+    async with (
+        open_guard_scene(postgres, kafka, tmp_path) as scene,
+        scene.reward_store(**settings, **armed("after-insert", action="freeze")) as frozen,
+        scene.reward_store(**settings) as other,
+    ):
+        await frozen.wait_readiness(200)
+        await other.wait_readiness(200)
+        await scene.enrol("m-1", "m-2")
+        first = asyncio.create_task(scene.redeem("m-1", frozen, other))
+        await wait_frozen(frozen)
+        frozen_at = time.monotonic()
+        assert (await scene.redeem("m-2", other)).status_code == HTTPStatus.CREATED
+        fault_report.measure(held_up=f"{time.monotonic() - frozen_at:.1f} s")
+        frozen.process.thaw()
+        assert (await first).status_code == HTTPStatus.CREATED
+        fault_report.judge(await scene.judge_redemptions(), await scene.judge_payments())
 
 
 async def test_without_the_key_s_lock_both_requests_redeem(

@@ -50,6 +50,14 @@ SHORT_LEASES: Final = {
     "CANCEL__LEASE_SECONDS": "3.5",
     "CANCEL__INTERVAL_SECONDS": "0.3",
 }
+# What is frozen with a transaction open must be there as it was when it wakes up.
+PATIENT: Final = {
+    "POSTGRES__IDLE_IN_TRANSACTION_SECONDS": "120",
+    "HTTP__REQUEST_TIMEOUT_SECONDS": "60",
+    "HTTP__FINISH_SECONDS": "60",
+    "GRACE_SECONDS": "120",
+}
+
 Order = dict[str, Any]  # Any: what httpx takes as body and headers
 
 _COME_BACK: Final = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})

@@ -13,9 +13,9 @@ from runtime.postgres import open_pool
 from runtime.settings import PostgresSettings
 from services.coupon_api.store import PostgresCouponStore
 from services.coupon_api.trace import Tracer
-from tests.integration.services.coupon_api.test_store import put_coupon
 from tests.support.coupon_api_client import SECRET, Api, check_answers, issue_body
 from tests.support.coupon_store_contract import SECOND, some_coupon
+from tests.support.stored_coupon import put_coupon
 
 
 @pytest.fixture

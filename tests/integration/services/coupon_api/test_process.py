@@ -12,12 +12,12 @@ import pytest
 
 from loyalty.coupon import Coupon
 from sandbox.servers import PostgresServer
-from tests.integration.services.coupon_api.test_store import put_coupon
 from tests.support.coupon_api_process import open_coupon_api
 from tests.support.coupon_store_contract import some_coupon
 from tests.support.fault_report import FaultReport
 from tests.support.ledger import judge_units
 from tests.support.service_process import HttpServiceProcess
+from tests.support.stored_coupon import put_coupon
 
 ORDER = {
     "member_id": "m-1",

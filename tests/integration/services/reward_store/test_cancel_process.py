@@ -12,9 +12,12 @@ from deploy.settings import MigrateSettings
 from runtime.auth import sign_token
 from sandbox.servers import PostgresServer
 from tests.support.coupon_api_process import open_coupon_api
+from tests.support.fault_report import FaultReport
+from tests.support.ledger import digest, judge_units
 from tests.support.reward_store_process import Place, open_reward_store
 from tests.support.reward_world import PostgresWorld
 from tests.support.service_process import SECRET, HttpServiceProcess
+from tests.support.stored_coupon import put_coupon
 
 REDEEM = {"reward_id": "rw-coffee"}
 KEY = {"idempotency-key": "key-0001"}
@@ -64,20 +67,7 @@ def write_token(service: HttpServiceProcess, secret: str) -> None:
 async def arrive(world: PostgresWorld, coupons: asyncpg.Connection) -> str:
     """Let the one coupon arrive in coupon_api's database, as the consumer would bring it; return its code."""
     [redemption] = await world.redemptions()
-    await coupons.execute(
-        """
-        insert into coupons (code, member_id, reward_id, redemption_id, value_cents, currency, issued_at, expires_at,
-            status, version, source) values ($1, $2, $3, $4, $5, $6, $7, $8, 'issued', 1, 'event')
-        """,
-        redemption.coupon_code,
-        redemption.member_id,
-        redemption.reward_id,
-        redemption.redemption_id,
-        redemption.value.cents,
-        redemption.value.currency,
-        redemption.created_at,
-        redemption.expires_at,
-    )
+    await put_coupon(coupons, redemption.coupon())
     return redemption.coupon_code
 
 
@@ -137,9 +127,20 @@ async def test_a_used_coupon_is_refused_and_the_redemption_stands(
     assert await balance(world) == (150, 9, "issued", 1)
 
 
-@pytest.mark.parametrize("point", ["after-cancelling", "after-coupon-cancelled"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param(point, marks=pytest.mark.fault("H7", f"kill -9 of reward_store in a cancellation, {point}"))
+        for point in ("after-cancelling", "after-coupon-cancelled", "after-give-back")
+    ],
+)
 async def test_a_death_in_a_cancellation_is_made_good_by_another_process(
-    place: Place, world: PostgresWorld, coupons: asyncpg.Connection, coupon_api: HttpServiceProcess, point: str
+    place: Place,
+    world: PostgresWorld,
+    coupons: asyncpg.Connection,
+    coupon_api: HttpServiceProcess,
+    fault_report: FaultReport,
+    point: str,
 ) -> None:
     """Killed between the steps, the wish stays recorded; a finisher ends it with nobody asking again."""
     armed = settings(coupon_api, CRASH__IS_TEST="true", CRASH__POINT=point)
@@ -155,6 +156,9 @@ async def test_a_death_in_a_cancellation_is_made_good_by_another_process(
     assert await coupon_state(coupons) == [("issued", 1) if point == "after-cancelling" else ("cancelled", 2)]
     async with open_reward_store(place, **settings(coupon_api)) as service:
         await service.wait_event("An abandoned cancellation was finished")
+    points, *_ = await balance(world)
+    wish = [("m-1", digest("points given back"))]
+    fault_report.judge(judge_units(wish, wish, wish * ((points - 150) // 100)))
     assert await balance(world) == (250, 10, "cancelled", 2)
     assert await coupon_state(coupons) == [("cancelled", 2)]
 

@@ -38,7 +38,8 @@ def nested(environment: Mapping[str, str], prefix: str) -> dict[str, Any]:
     for name, value in sorted(environment.items()):
         if not name.upper().startswith(prefix):
             continue
-        *sections, field = name[len(prefix) :].lower().split("__")
+        readable = name.encode("utf-8", "backslashreplace").decode()  # so that a name of other bytes is told like any
+        *sections, field = readable[len(prefix) :].lower().split("__")
         branch = tree
         for section in sections:
             step = branch.setdefault(section, {})
@@ -72,7 +73,8 @@ def _problems(settings_type: type[BaseSettings], error: ValidationError) -> Iter
         if detail["type"] == "missing":
             yield from _lacking(settings_type, path, prefix)
         elif detail["type"] == "extra_forbidden" or (path in leaves and _below(variable)):
-            for name in _below(variable) or [variable]:
+            is_value = path[-1] == ""  # of a section, which has none: `nested` keeps it under no name
+            for name in [variable] if is_value else _below(variable) or [variable]:
                 close = difflib.get_close_matches(name, known, n=1)
                 yield f"{name}: no such setting" + (f"; did you mean {close[0]}?" if close else "")
         else:

@@ -9,12 +9,17 @@ class SettingsError(ValueError):
     """Say that settings are missing, mistyped or contradict each other.
 
     Attributes:
-        problems: every problem that was found, each naming its variable and never its value.
+        problems: every problem that was found, each naming its variable and never its value; what cannot be printed of
+            a name is escaped.
     """
 
     def __init__(self, problems: list[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("bad settings:\n" + "\n".join(f"  {problem}" for problem in problems))
+        self.problems = tuple(_printable(problem) for problem in problems)
+        super().__init__("bad settings:\n" + "\n".join(f"  {problem}" for problem in self.problems))
+
+
+def _printable(text: str) -> str:
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 class DependencyUnavailable(Exception):  # noqa: N818 - a state of the world that passes, not a fault of ours

@@ -45,6 +45,8 @@ TOKEN_KEY_BITS_MIN: Final = 2_048
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 """A TCP port; 0 lets the system choose."""
+Host = Annotated[str, Field(min_length=1)]
+"""A name or address; an empty one, which systems take for all addresses, is a variable that was left unset."""
 CommaSeparated = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda v: tuple(p.strip() for p in v.split(",") if p.strip()) if isinstance(v, str) else v),
@@ -92,6 +94,8 @@ def secret_conflicts(name: str, value: SecretStr | None, file: Path | None) -> I
     """Yield what is wrong with a secret that may come as a value or as a file."""
     if value is not None and file is not None:
         yield f"{name} and {name}_file are both given; give one"
+    if value is not None and not value.get_secret_value():
+        yield f"{name} is empty"
     if file is not None:
         try:
             read_secret(None, file)
@@ -152,7 +156,7 @@ class AdminSettings(Section):
     ``stall_seconds``: the loop not turning for that long makes liveness false.
     """
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 9090
     listen_fd: int | None = Field(default=None, ge=3)
     stall_seconds: Seconds = 30.0
@@ -168,7 +172,7 @@ class PostgresSettings(Section):
     The password comes as a value or as a file that is read anew for each new connection.
     """
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 5432
     database: str = Field(min_length=1, max_length=63)
     user: str = Field(min_length=1, max_length=63)
@@ -262,7 +266,7 @@ class HttpSettings(Section):
         body_bytes_max: of the body; beyond it 413. Bodies are held in memory: times connections_max, that is the most.
     """
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 8080
     listen_fd: int | None = Field(default=None, ge=3)
     backlog: int = Field(default=2_048, ge=1, le=65_535)

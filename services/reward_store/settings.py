@@ -18,6 +18,7 @@ from runtime.settings import (
     ProcessSettings,
     Seconds,
     Section,
+    secret_conflicts,
 )
 
 
@@ -69,8 +70,7 @@ class CouponApiSettings(Section):
         """Yield an address that is no base URL, or a token that cannot be read."""
         if not all(url.startswith(("http://", "https://")) for url in self.urls):
             yield "urls must each begin with http:// or https://"
-        if not self.token_file.is_file():
-            yield "token_file cannot be read"
+        yield from secret_conflicts("token", None, self.token_file)
 
 
 class CancelSettings(Section):

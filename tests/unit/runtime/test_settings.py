@@ -1,5 +1,6 @@
 """Settings: read from the environment whole, all problems told at once, secrets never shown."""
 
+import os
 import socket
 from pathlib import Path
 from typing import ClassVar
@@ -106,6 +107,34 @@ def test_a_variable_under_the_prefix_that_names_no_field_is_an_error(
 ) -> None:
     """A mistyped variable is never silently ignored, at whatever depth."""
     assert variable.upper() in problems(monkeypatch, **{variable: "1"})
+
+
+def test_a_value_for_a_section_is_told_under_the_section_s_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables below it are good ones, and not called unknown."""
+    message = problems(monkeypatch, EXAMPLE_POSTGRES="1")
+    assert "EXAMPLE_POSTGRES: no such setting" in message
+    assert "EXAMPLE_POSTGRES__DATABASE: " not in message
+
+
+@pytest.mark.parametrize(
+    ("variable", "shown"),
+    [("EXAMPLE_\x1b[31m\r\nFORGED", r"EXAMPLE_\x1b[31M\r\nFORGED"), (os.fsdecode(b"EXAMPLE_\xff"), r"EXAMPLE_\UDCFF")],
+)
+def test_a_name_that_cannot_be_printed_is_escaped(monkeypatch: pytest.MonkeyPatch, variable: str, shown: str) -> None:
+    """A variable's name makes no line of its own, and bytes that are no text are told like any mistyped name."""
+    message = problems(monkeypatch, **{variable: "1"})
+    assert f"{shown}: no such setting" in message
+    assert all(line.isprintable() for line in message.splitlines())
+
+
+def test_an_empty_host_or_password_is_one_that_was_left_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is every address served nor nobody's password sent because a variable expanded to nothing."""
+    for section in ("POSTGRES", "HTTP", "ADMIN"):
+        with monkeypatch.context() as patch:
+            patch.setenv(f"EXAMPLE_{section}__HOST", "")
+            assert f"EXAMPLE_{section}__HOST: String should have at least 1 character" in problems(monkeypatch)
+    monkeypatch.setenv("EXAMPLE_POSTGRES__PASSWORD", "")
+    assert "EXAMPLE_POSTGRES: password is empty" in problems(monkeypatch)
 
 
 def test_variables_of_others_are_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,13 +170,12 @@ class Attempt(Generic[CaseT, WaiterT]):
         """Whether the wait ended because its time was up."""
         return self.waiter.outcome is Signal.TIMEOUT
 
-    def expire(self) -> bool:
-        """End the wait because its time is up; False if it was served, or matched, before."""
-        if self.waiter.outcome is not None:
+    def expire(self) -> None:
+        """End the wait because its time is up, unless it was served, or matched, before."""
+        if self.waiter.outcome is None:
+            self.waiter.end(Signal.TIMEOUT)
+        else:
             self.waiter.looks_again = True  # should its match be undone, nobody else would tell it the time
-            return False
-        self.waiter.end(Signal.TIMEOUT)
-        return True
 
     def _get_waiter(self) -> WaiterT:
         if self._waiter is None:

@@ -125,20 +125,19 @@ def _poll(cases: Sequence[CaseT], random: Random | None, *, default: bool) -> Ca
     return Outcome.DEFAULT if default else Outcome.TIMEOUT
 
 
-def _expire(attempt: Attempt[CaseT, WaiterT]) -> bool:
+def _expire(attempt: Attempt[CaseT, WaiterT]) -> None:
     with matching:
-        return attempt.expire()
+        attempt.expire()
 
 
 def _block(attempt: Attempt[CaseT, ThreadWaiter], ends_at: float | None) -> CaseT | None:
-    """Make the attempt; block until a case has happened, or its wait is over. Once matched, the time does not count."""
+    """Make the attempt; block until a case has happened, or its wait is over."""
     with matching:
         chosen = attempt.look_or_wait()
     if chosen is not None:
         return chosen
-    while not attempt.waiter.wait(None if ends_at is None else ends_at - time.monotonic()):
-        if _expire(attempt):
-            break
-        ends_at = None
+    if not attempt.waiter.wait(None if ends_at is None else ends_at - time.monotonic()):
+        _expire(attempt)
+        attempt.waiter.wait()  # returns at once, unless it was matched before: then the time does not count
     with matching:
         return attempt.finish()

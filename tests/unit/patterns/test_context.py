@@ -178,6 +178,14 @@ def test_without_cancel_outlives_its_parent() -> None:
         assert (ctx.is_done, ctx.deadline, ctx.value("key")) == (False, None, "value")
 
 
+def test_without_cancel_cannot_be_cancelled() -> None:
+    """It has no end of its own, and leaving its block ends nothing: what lies beneath it is the root of all."""
+    with background().with_cancel() as ctx, ctx.without_cancel() as free, pytest.raises(RuntimeError):
+        free.cancel()
+    assert not free.is_done
+    assert not background().is_done
+
+
 def test_ended_contexts_are_not_kept() -> None:
     """A parent that lives on does not remember the contexts that were derived from it and have ended."""
     with background().with_cancel() as parent:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime import logs
 from runtime.access_log import AccessEntry, AccessLog, WriteLine
+from runtime.errors import DependencyUnavailable
 from runtime.http_metrics import HttpMetrics
 from runtime.problem import Problem, ProblemTable, overloaded
 from runtime.settings import HttpSettings
@@ -134,7 +135,7 @@ class HttpEdge:
             # server would cut the connection.
             await asyncio.wait({exchange.late_answer})
         except Exception as error:  # noqa: BLE001 - every handler's fault ends here, as an answer and in the log
-            await self._fail(exchange, error)
+            await self._fail(scope, exchange, error)
         finally:
             self._in_flight -= 1
             self._waiting.pop(exchange, None)
@@ -196,8 +197,10 @@ class HttpEdge:
         if exchange.task is not None:
             exchange.task.cancel()
 
-    async def _fail(self, exchange: _Exchange, error: Exception) -> None:
+    async def _fail(self, scope: Scope, exchange: _Exchange, error: Exception) -> None:
         problem = self._problems.find(error)
+        if isinstance(error, DependencyUnavailable):  # the client is told nothing of it: a full disk is the operator's
+            scope["log_fields"] = {**(scope.get("log_fields") or {}), "error": str(error)}
         if problem is None or exchange.status:
             _log.exception("Unhandled error in a request", error_class=type(error).__name__)
         if exchange.late_answer is not None:

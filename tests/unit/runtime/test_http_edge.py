@@ -12,6 +12,7 @@ from prometheus_client.exposition import generate_latest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from patterns.bubble import bubble
+from runtime.errors import DependencyUnavailable
 from runtime.http_edge import HttpEdge
 from runtime.http_metrics import HttpMetrics
 from runtime.problem import Problem, ProblemTable
@@ -29,7 +30,9 @@ class Edge:
         self.app = HttpEdge(
             app,
             HttpSettings(**settings),
-            problems=ProblemTable({KeyError: (404, "not-here")}),
+            problems=ProblemTable(
+                {KeyError: (404, "not-here"), DependencyUnavailable: (503, "dependency-unavailable")}
+            ),
             metrics=HttpMetrics(self.registry),
             write_line=self.lines.append,
         )
@@ -120,6 +123,22 @@ async def test_whatever_a_handler_raises_becomes_a_problem(error: Exception, sta
     assert b"secret" not in sent.body
     assert b'"request_id":"id-1"' in sent.body
     assert [line["status"] for line in edge.lines] == [status]
+
+
+async def test_what_was_the_matter_with_a_dependency_is_in_the_log_and_not_in_the_answer() -> None:
+    """The request's line has it, beside what the handler put there; the client has only the code."""
+
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
+        scope["log_fields"] = {"server_timing": "db;dur=1"}
+        raise DependencyUnavailable("postgres", "DiskFullError: no space left on /var/lib")
+
+    edge = Edge(app)
+    sent = await call(edge.app, http_scope())
+    assert (sent.status, sent.code) == (503, "dependency-unavailable")
+    assert b"DiskFull" not in sent.body
+    [line] = edge.lines
+    assert line["error"] == "postgres: DiskFullError: no space left on /var/lib"
+    assert line["server_timing"] == "db;dur=1"
 
 
 async def test_error_after_the_answer_began_adds_nothing_to_it() -> None:

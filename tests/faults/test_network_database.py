@@ -117,7 +117,7 @@ async def test_database_behind_a_bad_network_loses_and_doubles_no_order(
     async with (
         open_shop(postgres, kafka, tmp_path) as shop,
         open_fault_proxy(postgres.port) as proxy,
-        open_trade(shop, POSTGRES__PORT=str(proxy.port)) as trade,
+        open_trade(shop, {"POSTGRES__PORT": str(proxy.port)}) as trade,
     ):
         await hurt(proxy, proxy.down if way == "down" else proxy.up, trade)
         back_seconds = await trade.wait_back()

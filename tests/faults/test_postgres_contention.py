@@ -21,6 +21,7 @@ PATIENT: Final = {
     "HTTP__REQUEST_TIMEOUT_SECONDS": "8",
     "POSTGRES__STATEMENT_TIMEOUT_SECONDS": "5",
     "POSTGRES__LOCK_TIMEOUT_SECONDS": "4",
+    "RELAY__LEASE_SECONDS": "9",
 }
 """Longer than the second after which Postgres looks for a deadlock."""
 STALE_PLAN: Final = "cached plan must not change result type"
@@ -74,7 +75,7 @@ async def test_schema_that_changes_under_load_fails_nobody(
     reads: Counter[str] = Counter()
     async with (
         open_shop(postgres, kafka, tmp_path) as shop,
-        open_trade(shop, rate=30, **PATIENT) as trade,
+        open_trade(shop, PATIENT, rate=30) as trade,
         open_outsider(shop) as outsider,
     ):
         before = told_in(postgres.log, STALE_PLAN)
@@ -108,7 +109,7 @@ async def test_deadlock_runs_the_whole_order_again(
     """An order that Postgres chose as the victim takes its points once, and its member hears nothing of it."""
     async with (
         open_shop(postgres, kafka, tmp_path) as shop,
-        open_trade(shop, rate=40, **PATIENT) as trade,
+        open_trade(shop, PATIENT, rate=40) as trade,
         open_outsider(shop) as outsider,
     ):
         before, number = told_in(postgres.log, DEADLOCK), 0

@@ -33,8 +33,9 @@ class ServiceProcess:
         self.admin_url = f"http://127.0.0.1:{variables['ADMIN__PORT']}"
 
     def log(self) -> list[dict[str, Any]]:  # Any: a log field may be anything
-        """Return the lines of its log so far."""
-        return [orjson.loads(line) for line in self.process.log.read_bytes().splitlines() if line.startswith(b"{")]
+        """Return the lines of its log so far, without those that a full disk cut off."""
+        lines = self.process.log.read_bytes().splitlines()
+        return [orjson.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
 
     def events(self) -> list[str]:
         """Return what its log lines say, in order."""

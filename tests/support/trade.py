@@ -4,7 +4,8 @@ import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from sandbox.probe import probe
@@ -27,7 +28,7 @@ SETTINGS: Final[Mapping[str, str]] = {
     "POSTGRES__LOCK_TIMEOUT_SECONDS": "1",
     "POSTGRES__IDLE_IN_TRANSACTION_SECONDS": "3",
     "KAFKA__DELIVERY_TIMEOUT_SECONDS": "2",
-    "RELAY__LEASE_SECONDS": "12",
+    "RELAY__LEASE_SECONDS": "6",
     "RELAY__BACKOFF_MOST_SECONDS": "1",
 }
 """Times short enough for a test to see each of them end."""
@@ -89,17 +90,25 @@ class Trade:
 
 
 @contextlib.asynccontextmanager
-async def open_trade(shop: Shop, *, rate: float = 10.0, **settings: str) -> AsyncIterator[Trade]:
+async def open_trade(
+    shop: Shop,
+    settings: Mapping[str, str] | None = None,
+    *,
+    rate: float = 10.0,
+    log_directory: Path | None = None,
+) -> AsyncIterator[Trade]:
     """Start reward_store in a shop and let members redeem; it goes on when the first orders are acknowledged.
 
     The service is stopped on leaving, in order or not.
 
     Args:
         shop: its database.
-        rate: orders a second.
         settings: variables without their prefix, on top of `SETTINGS`.
+        rate: orders a second.
+        log_directory: where the service's log goes; beside the ledger if left out.
     """
-    async with open_reward_store(shop.place, **{**SETTINGS, **settings}) as service:
+    place = replace(shop.place, directory=log_directory or shop.place.directory)
+    async with open_reward_store(place, **{**SETTINGS, **(settings or {})}) as service:
         await service.wait_readiness(200)
         idle = footprint_of(service.process.pid)
         async with open_redeemers(service, shop.place.directory, rate=rate) as redeemers:

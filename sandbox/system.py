@@ -37,6 +37,9 @@ class System(Fleet[ProcessInstance]):
 
     The instances of a service that serves HTTP share one listening socket, which belongs to this process: while one
     instance is replaced by another, connections wait in it instead of being refused.
+
+    Attributes:
+        postgres_port: where services that are started find Postgres; tests put a proxy in between.
     """
 
     def __init__(self, directory: Path, postgres: PostgresServer, kafka: KafkaServer) -> None:
@@ -45,6 +48,7 @@ class System(Fleet[ProcessInstance]):
         self.postgres = postgres
         self.kafka = kafka
         self.client = HttpClient()
+        self.postgres_port = postgres.port
         # In a server started here everything is ours; in one that was named, each run gets names of its own.
         run = "" if postgres.is_ours and kafka.is_ours else f"_{secrets.token_hex(4)}"
         self.rewards_database = f"rewards{run}"
@@ -166,7 +170,7 @@ class System(Fleet[ProcessInstance]):
         settings = {
             "LOG_FORMAT": "json",
             "POSTGRES__HOST": self.postgres.host,
-            "POSTGRES__PORT": str(self.postgres.port),
+            "POSTGRES__PORT": str(self.postgres_port),
             "POSTGRES__DATABASE": database,
             "POSTGRES__USER": service.value,
             "POSTGRES__PASSWORD_FILE": str(self._file(f"{service}-password")),

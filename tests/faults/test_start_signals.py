@@ -1,21 +1,22 @@
 """Signals at every bad moment of a service's life: while it starts, twice, and those that ask for no stop (H5, H6)."""
 
 import asyncio
-import functools
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from signal import Signals
 
 import pytest
 
+from sandbox.crowd import HTTP_SERVICES
 from sandbox.instance import ProcessInstance, Service
 from sandbox.system import System, open_system
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
-from tests.support.judgement import Judgement, Rule, judge, judge_end, judge_time
-from tests.support.service_process import ServiceProcess, service_of
+from tests.support.judgement import Rule, judge, judge_end, judge_time
+from tests.support.service_process import service_of
 
 MOMENTS = (0.0, 0.05, 0.2)
 END_SECONDS = 60.0
@@ -34,28 +35,30 @@ def _sigterm_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-async def _launch_each(system: System) -> list[ProcessInstance]:
-    with _sigterm_blocked():
-        return [await system.launch(service) for service in Service]
-
-
-async def _end_of(system: System, instance: ProcessInstance, *, wanted: tuple[int, str] = IN_ORDER) -> Judgement:
-    """Wait for an instance's end and judge its status, its last line, and how long it took (L7, L8)."""
-    began = asyncio.get_running_loop().time()
-    status, last = await service_of(instance).end(END_SECONDS)
-    seconds = asyncio.get_running_loop().time() - began
-    instance.process.release()
-    system.forget(instance)
-    return judge_end(instance.name, status, last, wanted=wanted) | judge_time(
-        f"{instance.name}: its stop", seconds, at_most=BUDGET_SECONDS
-    )
-
-
-async def _terminate_each(system: System, instances: list[ProcessInstance], after_seconds: float) -> list[Judgement]:
-    await asyncio.sleep(after_seconds)
+async def _judge_ends(
+    system: System,
+    instances: Sequence[ProcessInstance],
+    fault_report: FaultReport,
+    *,
+    wanted: tuple[int, str] = IN_ORDER,
+) -> float:
+    """Judge the ends of instances that were told to stop: status, last line and time (L7, L8); return the time."""
+    began = time.monotonic()
     for instance in instances:
-        instance.process.send_signal(Signals.SIGTERM)
-    return [await _end_of(system, instance) for instance in instances]
+        status, last = await service_of(instance).end(END_SECONDS)
+        fault_report.judge(judge_end(instance.name, status, last, wanted=wanted))
+        instance.process.release()
+        system.forget(instance)
+    seconds = time.monotonic() - began
+    fault_report.judge(judge_time("the slowest stop", seconds, at_most=BUDGET_SECONDS))
+    return seconds
+
+
+async def _launch_and_terminate(system: System, service: Service, after_seconds: float) -> ProcessInstance:
+    instance = await system.launch(service)
+    await asyncio.sleep(after_seconds)
+    instance.process.send_signal(Signals.SIGTERM)
+    return instance
 
 
 @pytest.mark.fault("H5", "SIGTERM 0, 50 and 200 ms after the start of each service")
@@ -63,10 +66,13 @@ async def test_signal_right_after_the_start_ends_each_service_in_order(
     tmp_path: Path, fault_report: FaultReport
 ) -> None:
     """Whatever a service has not done yet when it is told to stop, it ends with status 0 and says so."""
+    slowest = 0.0
     async with open_system(tmp_path) as system:
         for seconds in MOMENTS:
-            instances = await _launch_each(system)
-            fault_report.judge(*await _terminate_each(system, instances, seconds))
+            with _sigterm_blocked():
+                instances = await asyncio.gather(*(_launch_and_terminate(system, one, seconds) for one in Service))
+            slowest = max(slowest, await _judge_ends(system, instances, fault_report))
+    fault_report.measure(slowest_stop=f"{slowest:.1f} s")
 
 
 @pytest.mark.fault("H5", "SIGTERM 0, 50 and 200 ms into the wait for a database that is down, each service")
@@ -74,35 +80,42 @@ async def test_signal_while_the_database_is_awaited_ends_each_service_in_order(
     tmp_path: Path, fault_report: FaultReport
 ) -> None:
     """A start that waits for a database is given up at once, with status 0."""
+    slowest = 0.0
     async with open_system(tmp_path) as system:
         await system.postgres.stop_fast()
         for seconds in MOMENTS:
-            instances = await _launch_each(system)
-            services = [service_of(instance) for instance in instances]
-            for service in services:
-                await eventually(functools.partial(_is_waiting, service), seconds=END_SECONDS)
-            fault_report.judge(*await _terminate_each(system, instances, seconds))
-            for service in services:
-                assert "Stopped while starting" in service.events()
+            instances = [await system.launch(service) for service in Service]
+            await asyncio.gather(*(_terminate_waiting(instance, seconds) for instance in instances))
+            slowest = max(slowest, await _judge_ends(system, instances, fault_report))
+            for instance in instances:
+                assert "Stopped while starting" in service_of(instance).events()
+    fault_report.measure(slowest_stop=f"{slowest:.1f} s")
 
 
-def _is_waiting(service: ServiceProcess) -> bool:
-    return any(event.startswith("Waiting for the database") for event in service.events())
+async def _terminate_waiting(instance: ProcessInstance, after_seconds: float) -> None:
+    service = service_of(instance)
+    await eventually(lambda: any(one.startswith("Waiting for the database") for one in service.events()), seconds=60)
+    await asyncio.sleep(after_seconds)
+    instance.process.send_signal(Signals.SIGTERM)
 
 
 @pytest.mark.fault("H5", "SIGTERM, and SIGINT 0, 50 and 200 ms later, while HTTP drains")
 async def test_second_signal_ends_an_http_service_now(tmp_path: Path, fault_report: FaultReport) -> None:
     """Whoever asks twice does not wait for the drain of eight seconds: status 1, and a line says what was cut off."""
+    slowest = 0.0
     async with open_system(tmp_path) as system:
-        for service in (Service.REWARD_STORE, Service.COUPON_API):
-            for seconds in MOMENTS:
-                lag = {f"{service.upper()}_HTTP__DRAIN_LAG_SECONDS": "8"}
-                instance = await system.start(service, lag)
+        for seconds in MOMENTS:
+            instances = await asyncio.gather(
+                *(system.start(one, {f"{one.upper()}_HTTP__DRAIN_LAG_SECONDS": "8"}) for one in HTTP_SERVICES)
+            )
+            for instance in instances:
                 instance.process.send_signal(Signals.SIGTERM)
                 await asyncio.sleep(seconds)
                 instance.process.send_signal(Signals.SIGINT)  # a second SIGTERM might melt into the first
-                fault_report.judge(await _end_of(system, instance, wanted=FORCED))
+            slowest = max(slowest, await _judge_ends(system, instances, fault_report, wanted=FORCED))
+            for instance in instances:
                 assert "Stopped by force" in service_of(instance).events()
+    fault_report.measure(slowest_stop=f"{slowest:.1f} s")
 
 
 @pytest.mark.fault("H6", "SIGPIPE, SIGQUIT and SIGHUP to each service")
@@ -118,8 +131,8 @@ async def test_signals_that_are_no_stop_have_their_documented_effect(tmp_path: P
         fault_report.judge(judge(Rule.RIGHT_END, await _not_ready(instances)))
         for instance in instances:
             instance.process.send_signal(Signals.SIGHUP)
-        for instance in instances:
-            fault_report.judge(await _end_of(system, instance))
+        seconds = await _judge_ends(system, instances, fault_report)
+    fault_report.measure(slowest_stop=f"{seconds:.1f} s")
 
 
 async def _not_ready(instances: list[ProcessInstance]) -> list[str]:

@@ -1,0 +1,88 @@
+"""The whole platform under traffic for long, disturbed all the time, and judged at the end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from sandbox.instance import Service
+from sandbox.seed import make_seed, plant
+from sandbox.system import System, open_system
+from tests.soak.chaos import Chaos
+from tests.soak.leaks import judge_backends
+from tests.soak.stops import replace_many
+from tests.support.fault_proxy import FaultProxy, open_fault_proxy
+from tests.support.flow import Flow, flow_on
+from tests.support.judgement import Judgement
+
+_MEMBERS: Final = 200
+_POINTS: Final = 1_000_000
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Soak:
+    """One run.
+
+    Attributes:
+        directory: where logs, secrets and books go.
+        seed: of the traffic and of the faults.
+        rate: requests a second on average.
+        say: told what happens, a line at a time.
+    """
+
+    directory: Path
+    seed: int
+    rate: float
+    say: Say
+
+    async def stops(self, count: int) -> tuple[Judgement, str]:
+        """Replace instances until so many were stopped; return the judgement, and in a few words what was done.
+
+        Raises:
+            ServerError: a request failed, an instance did not start, or it did not end with status 0.
+        """
+        async with self._platform() as (flow, _):
+            await flow.wait_requests(50)
+            done = await replace_many(flow, count, self.say)
+            return await self._judge(flow, Judgement(), done, failures_allowed=False)
+
+    async def faults(self, seconds: float) -> tuple[Judgement, str]:
+        """Hurt the platform for so long; return the judgement, and in a few words what was done.
+
+        Raises:
+            TimeoutError: something did not come back.
+            ServerError: an instance did not start.
+        """
+        async with self._platform() as (flow, proxy):
+            await flow.wait_requests(50)
+            judgement, done = await Chaos(flow, proxy, Random(self.seed), self.say).run(seconds)
+            return await self._judge(flow, judgement, done, failures_allowed=True)
+
+    @asynccontextmanager
+    async def _platform(self) -> AsyncIterator[tuple[Flow[System], FaultProxy]]:
+        """Start servers, a proxy before the database, services and traffic; stop everything on leaving."""
+        members = make_seed(_MEMBERS, _POINTS)
+        async with (
+            open_system(self.directory) as system,
+            open_fault_proxy(system.postgres.port, seed=self.seed) as proxy,
+        ):
+            await plant(members, system.rewards_url)
+            system.postgres_port = proxy.port
+            await asyncio.gather(*(system.start(service) for service in Service))
+            async with flow_on(system, self.directory, members, rate=self.rate, seed=self.seed) as flow:
+                yield flow, proxy
+
+    async def _judge(
+        self, flow: Flow[System], found: Judgement, done: str, *, failures_allowed: bool
+    ) -> tuple[Judgement, str]:
+        self.say("the traffic ends; waiting until everything promised has arrived")
+        verdict, end = await flow.judgement(failures_allowed=failures_allowed)
+        backends = await judge_backends(flow.system, at_most=0)
+        for line in verdict.lines():
+            self.say(line.strip())
+        return found | end | backends, f"{done}; {verdict.requests} requests, {verdict.failed_requests} failed"

@@ -125,7 +125,7 @@ def waits() -> Operation:
 
 @pytest.mark.parametrize("make", [sends, receives, selects, locks, reads, asks, waits])
 def test_the_operation_after_the_last_of_the_budget_yields(make: Callable[[], Operation]) -> None:
-    """128 ready operations in a row do not suspend a fresh task; the next one does, for no time, whichever kind it is of."""
+    """128 ready operations in a row do not suspend a fresh task; the next one does, for no time, of every kind."""
 
     async def main() -> None:
         operation = make()

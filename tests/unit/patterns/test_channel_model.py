@@ -335,6 +335,7 @@ def ending_of(chosen: Case, cases: Sequence[Case], wants: Sequence[Want]) -> End
     return Ending("sent", *want)
 
 
+@pytest.mark.timeout(60)  # a busy machine, or a coverage tracer, takes its time
 def test_channels_and_selects_do_what_their_model_does() -> None:
     """Any 30 sends, receives, selects, closes, cancels and timeouts on one to three channels agree with the model."""
     run_state_machine_as_test(ChannelMachine, settings=settings(max_examples=100, stateful_step_count=30))

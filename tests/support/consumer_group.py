@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from typing import Self
 
@@ -12,8 +12,12 @@ from tests.support.coupon_consumer_process import CouponConsumerProcess
 from tests.support.coupon_consumer_world import World
 from tests.support.coupon_events import some_event
 from tests.support.eventually import eventually
+from tests.support.judgement import Judgement, judge_time
 
 PARTITIONS = 6
+REVOKE_SECONDS = 6.0
+"""A fifth of the poll interval of these members, which is 30 s."""
+
 _PIECE = 100
 _PAUSE_SECONDS = 0.25
 _STOP_SECONDS = 30
@@ -54,8 +58,19 @@ async def assert_no_event_came_twice(member: CouponConsumerProcess) -> None:
         assert metrics[f'lp_consumer_records_total{{outcome="{outcome}"}}'] == 0
 
 
+def judge_revokes(members: Iterable[CouponConsumerProcess]) -> tuple[Judgement, float]:
+    """Look how long the members waited in their revoke handlers (L7); also return the longest wait."""
+    lines = [line for member in members for line in member.log() if line["event"] == "Partitions revoked"]
+    longest = max((float(line["waited_seconds"]) for line in lines), default=0.0)
+    return judge_time("giving partitions up", longest, at_most=REVOKE_SECONDS), longest
+
+
 class ConsumerGroup:
     """The members that run; whoever is left is stopped on leaving the group's context.
+
+    Attributes:
+        members: who is in the group, those that came first in front.
+        everyone: also those who left or died.
 
     Args:
         settings: variables of every member, without their prefix.
@@ -64,6 +79,7 @@ class ConsumerGroup:
 
     def __init__(self, world: World, *, is_static: bool = False, **settings: str) -> None:
         self.members: list[CouponConsumerProcess] = []
+        self.everyone: list[CouponConsumerProcess] = []
         self._world = world
         self._settings = settings
         self._ids = [f"member-{number}" for number in range(9)] if is_static else []
@@ -82,6 +98,7 @@ class ConsumerGroup:
             settings = {**settings, "CONSUMER__GROUP_INSTANCE_ID": self._ids.pop(0)}
         member = await self._stack.enter_async_context(self._world.consumer(**settings))
         self.members.append(member)
+        self.everyone.append(member)
         return member
 
     async def leave(self) -> None:

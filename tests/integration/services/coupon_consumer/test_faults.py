@@ -2,15 +2,17 @@
 
 import asyncio
 import json
-import signal
+import time
 
 import asyncpg
 import pytest
 
-from tests.support.coupon_consumer_process import CouponConsumerProcess, run_command
+from tests.support.consumer_judge import judge_world, stop_and_judge
+from tests.support.coupon_consumer_process import run_command
 from tests.support.coupon_consumer_world import World
 from tests.support.coupon_events import RawRecord, cancelled, produce, record_of, some_event
 from tests.support.eventually import eventually
+from tests.support.fault_report import FaultReport
 from tests.support.foreign_producer import produce_with_header
 from tests.support.servers import make_topic_anew
 
@@ -27,16 +29,10 @@ POISON = [
 ]
 
 
-async def rebalances(service: CouponConsumerProcess) -> tuple[float, float, float]:
-    """Return how often partitions were assigned, revoked and lost."""
-    metrics = await service.metrics()
-    one, two, three = (
-        metrics[f'lp_kafka_consumer_{kind}_total{{name="default"}}'] for kind in ("assigned", "revoked", "lost")
-    )
-    return one, two, three
-
-
-async def test_poison_and_duplicates_among_good_events_cost_nothing_else(world: World) -> None:
+@pytest.mark.fault("K10", "1 % of poison of nine kinds among events that come three times")
+async def test_poison_and_duplicates_among_good_events_cost_nothing_else(
+    world: World, fault_report: FaultReport
+) -> None:
     """Each poison record is kept with its class and raw bytes; each coupon is stored once whatever came how often."""
     issued = [some_event() for _ in range(500)]
     events = [*issued, *(cancelled(event) for event in issued[::7])]
@@ -48,8 +44,8 @@ async def test_poison_and_duplicates_among_good_events_cost_nothing_else(world: 
         metrics = await service.metrics()
         assert metrics['lp_consumer_records_total{outcome="stored"}'] >= len(issued)
         assert metrics['lp_consumer_records_total{outcome="skipped"}'] >= 2 * len(events)
-        assert await service.wait_readiness(200) is not None
-    await world.assert_exact(dead_letters=len(poison))
+        await service.wait_readiness(200)
+    fault_report.judge(await judge_world(world))
     connection = await asyncpg.connect(world.postgres.url(world.database), timeout=10)
     try:
         rows = await connection.fetch("select error_class, payload, key, headers from dead_letters")
@@ -77,7 +73,10 @@ async def test_poison_whose_header_names_are_no_text_is_kept_without_them(world:
 
 
 @pytest.mark.timeout(90)
-async def test_flood_of_poison_stops_the_consumer_and_a_healthy_batch_frees_it(world: World) -> None:
+@pytest.mark.fault("K10", "100 poisonous records in a row")
+async def test_flood_of_poison_stops_the_consumer_and_a_healthy_batch_frees_it(
+    world: World, fault_report: FaultReport
+) -> None:
     """It is not ready and takes little while the flood lasts; afterwards everything good is there, with no restart."""
     settings = {
         "BREAKER__RECORDS_MIN": "20",
@@ -88,24 +87,25 @@ async def test_flood_of_poison_stops_the_consumer_and_a_healthy_batch_frees_it(w
     }
     flood = [RawRecord(b"{", b"k", partition=0) for _ in range(100)]
     async with world.consumer(**settings) as service:
-        await produce(world.kafka.bootstrap, world.topic, flood)
+        await world.produce([], poison=flood)
         report = await service.wait_readiness(503)
         assert "PoisonFloodError" in json.dumps(report)
-        world.records += len(flood)
         await world.produce([some_event() for _ in range(200)])
         await world.wait_stored()
         await service.wait_readiness(200)
-    await world.assert_exact(dead_letters=len(flood))
+    fault_report.judge(await judge_world(world))
 
 
-async def test_without_its_dead_letter_table_nothing_passes(world: World, administrator: asyncpg.Connection) -> None:
+@pytest.mark.fault("K11", "the table of dead letters renamed away, then back")
+async def test_without_its_dead_letter_table_nothing_passes(
+    world: World, administrator: asyncpg.Connection, fault_report: FaultReport
+) -> None:
     """Readiness is red, no place moves and no row appears; with the table back it goes on by itself."""
     await administrator.execute("alter table dead_letters rename to hidden")
     is_hidden = True
     try:
-        await produce(world.kafka.bootstrap, world.topic, [RawRecord(b"{", b"k", partition=0)])
+        await world.produce([], poison=[RawRecord(b"{", b"k", partition=0)])
         await world.produce([some_event() for _ in range(50)])
-        world.records += 1
         async with world.consumer() as service:
             await service.wait_readiness(200)
             report = await service.wait_readiness(503)
@@ -116,16 +116,19 @@ async def test_without_its_dead_letter_table_nothing_passes(world: World, admini
             )
             await administrator.execute("alter table hidden rename to dead_letters")
             is_hidden = False
+            back_at = time.monotonic()
             await world.wait_stored()
+            fault_report.measure(all_stored=f"{time.monotonic() - back_at:.1f} s")
             await service.wait_readiness(200)
     finally:
         if is_hidden:
             await administrator.execute("alter table hidden rename to dead_letters")
-    await world.assert_exact(dead_letters=1)
+    fault_report.judge(await judge_world(world))
 
 
 @pytest.mark.timeout(120)
-async def test_database_away_is_waited_out(fragile_postgres: World) -> None:
+@pytest.mark.fault("K12", "Postgres stopped immediately under load, started again after two tries")
+async def test_database_away_is_waited_out(fragile_postgres: World, fault_report: FaultReport) -> None:
     """After a crash, a stop and a start it goes on with no restart, no rebalance and no dead letter."""
     world = fragile_postgres
     await world.produce([some_event() for _ in range(5_000)])
@@ -136,14 +139,20 @@ async def test_database_away_is_waited_out(fragile_postgres: World) -> None:
         await service.wait_readiness(503)
         await service.wait_event("Waiting for a server", count=2)
         await world.postgres.start()
+        back_at = time.monotonic()
         await world.wait_stored()
+        fault_report.measure(all_stored=f"{time.monotonic() - back_at:.1f} s")
         await service.wait_readiness(200)
-        assert await rebalances(service) == (1, 0, 0)
-    await world.assert_exact()
+        assert await service.rebalances() == (1, 0, 0)
+        ended, _ = await stop_and_judge(service)
+    fault_report.judge(ended, await judge_world(world))
 
 
 @pytest.mark.timeout(120)
-async def test_database_frozen_beyond_the_poll_interval_costs_no_membership(fragile_postgres: World) -> None:
+@pytest.mark.fault("K4", "Postgres frozen for 9 s, poll interval 6 s")
+async def test_database_frozen_beyond_the_poll_interval_costs_no_membership(
+    fragile_postgres: World, fault_report: FaultReport
+) -> None:
     """Polling goes on while paused, so nobody is evicted; after the thaw everything is stored once."""
     world = fragile_postgres
     await world.produce([some_event() for _ in range(3_000)])
@@ -163,12 +172,15 @@ async def test_database_frozen_beyond_the_poll_interval_costs_no_membership(frag
         finally:
             world.postgres.thaw()
         await world.wait_stored()
-        assert await rebalances(service) == (1, 0, 0)
+        assert await service.rebalances() == (1, 0, 0)
         assert "_MAX_POLL_EXCEEDED" not in service.process.log.read_text()
-    await world.assert_exact()
+    fault_report.judge(await judge_world(world))
 
 
-async def test_signal_while_the_database_is_frozen_ends_with_0(fragile_postgres: World) -> None:
+@pytest.mark.fault("K1", "SIGTERM while Postgres is frozen")
+async def test_signal_while_the_database_is_frozen_ends_with_0(
+    fragile_postgres: World, fault_report: FaultReport
+) -> None:
     """The try in hand ends by its own time, the group is left, and what was not stored is the next member's."""
     world = fragile_postgres
     await world.produce([some_event() for _ in range(500)])
@@ -179,18 +191,20 @@ async def test_signal_while_the_database_is_frozen_ends_with_0(fragile_postgres:
         try:
             await world.produce([some_event() for _ in range(500)])
             await service.wait_readiness(503)
-            service.process.send_signal(signal.SIGTERM)
-            assert await service.process.wait(25) == 0
+            ended, seconds = await stop_and_judge(service)
         finally:
             world.postgres.thaw()
+    fault_report.judge(ended)
+    fault_report.measure(stopped=f"{seconds:.1f} s")
     assert await world.fetch_value("select count(*) from coupons") == 500
     async with world.consumer():
         await world.wait_stored()
-    await world.assert_exact()
+    fault_report.judge(await judge_world(world))
 
 
 @pytest.mark.timeout(120)
-async def test_broker_frozen_and_continued_is_waited_out(fragile_kafka: World) -> None:
+@pytest.mark.fault("K7", "the broker frozen until readiness is red, then thawed")
+async def test_broker_frozen_and_continued_is_waited_out(fragile_kafka: World, fault_report: FaultReport) -> None:
     """Readiness turns red after its time and green again; nothing is lost, and the process goes on."""
     world = fragile_kafka
     await world.produce([some_event() for _ in range(500)])
@@ -202,10 +216,13 @@ async def test_broker_frozen_and_continued_is_waited_out(fragile_kafka: World) -
             assert "kafka" in json.dumps(report)
         finally:
             world.kafka.thaw()
+        back_at = time.monotonic()
         await world.produce([some_event() for _ in range(500)])
         await world.wait_stored(seconds=80)
+        fault_report.measure(all_stored=f"{time.monotonic() - back_at:.1f} s")
         await service.wait_readiness(200)
-    await world.assert_exact()
+        ended, _ = await stop_and_judge(service)
+    fault_report.judge(ended, await judge_world(world))
 
 
 @pytest.mark.timeout(120)
@@ -235,13 +252,14 @@ async def test_topic_made_anew_is_read_from_its_beginning(fragile_kafka: World) 
 
 
 @pytest.mark.timeout(90)
-async def test_offsets_moved_back_are_followed_and_change_no_coupon(world: World) -> None:
+@pytest.mark.fault("K9", "reset-offsets to the start after all was stored")
+async def test_offsets_moved_back_are_followed_and_change_no_coupon(world: World, fault_report: FaultReport) -> None:
     """A running, idle member replays everything after `reset-offsets`; the table stays the same, skips are counted."""
     issued = [some_event() for _ in range(100)]
     await world.produce([*issued, *(cancelled(event) for event in issued[:30])])
     async with world.consumer() as service:
         await world.wait_stored()
-        await world.assert_exact()
+        fault_report.judge(await judge_world(world))
         done = await run_command(
             world.postgres, world.database, world.kafka.bootstrap, world.topic, "reset-offsets", "--to", "earliest"
         )
@@ -253,7 +271,7 @@ async def test_offsets_moved_back_are_followed_and_change_no_coupon(world: World
             return (await service.metrics())['lp_consumer_records_total{outcome="skipped"}'] >= world.records
 
         await eventually(are_counted, seconds=40)
-        await world.assert_exact()
+        fault_report.judge(await judge_world(world))
         part = ("reset-offsets", "--to", "3", "--partition", "2")
         done = await run_command(world.postgres, world.database, world.kafka.bootstrap, world.topic, *part)
         assert done.stdout.strip().endswith("partition 2: next offset 3")
@@ -265,7 +283,7 @@ async def test_offsets_moved_back_are_followed_and_change_no_coupon(world: World
         wrong = ("reset-offsets", "--to", "3", "--partition", "77")
         done = await run_command(world.postgres, world.database, world.kafka.bootstrap, world.topic, *wrong)
         assert (done.returncode, done.stdout) == (1, "no such partition: [77]\n")
-    await world.assert_exact()
+    fault_report.judge(await judge_world(world))
 
 
 async def test_command_without_its_database_says_so_on_standard_error_alone(fragile_postgres: World) -> None:

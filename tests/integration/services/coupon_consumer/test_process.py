@@ -4,11 +4,15 @@ import signal
 
 import pytest
 
+from tests.support.consumer_group import judge_revokes
+from tests.support.consumer_judge import judge_steps, judge_world, recorded_steps, stop_and_judge
 from tests.support.coupon_consumer_world import World
 from tests.support.coupon_events import cancelled, some_event
 from tests.support.eventually import eventually
+from tests.support.fault_report import FaultReport
 
 MANY = 20_000
+CRASHES = [("after-poll", 1), ("after-poll", 3), ("after-insert", 2), ("after-commit", 2), ("before-kafka-commit", 1)]
 
 
 async def test_events_become_coupons_and_sigterm_ends_with_0(world: World) -> None:
@@ -26,28 +30,37 @@ async def test_events_become_coupons_and_sigterm_ends_with_0(world: World) -> No
     assert [event for event in said if event in in_order] == in_order
 
 
-async def test_sigterm_in_mid_batch_finishes_it_and_the_next_member_goes_on_behind_it(world: World) -> None:
+@pytest.mark.fault("K1", f"SIGTERM in the middle of {MANY} records")
+async def test_sigterm_in_mid_batch_finishes_it_and_the_next_member_goes_on_behind_it(
+    world: World, fault_report: FaultReport
+) -> None:
     """The stop is orderly under load, and nothing that was stored is read again by a fresh member."""
     await world.produce([some_event() for _ in range(MANY)])
     async with world.consumer(BATCH_RECORDS="1000", CONSUMER__CHUNK_RECORDS="200") as service:
         await world.wait_some_stored()
-        service.process.send_signal(signal.SIGTERM)
-        assert await service.process.wait(20) == 0
+        ended, seconds = await stop_and_judge(service)
+        fault_report.judge(ended)
+        fault_report.measure(stopped=f"{seconds:.1f} s")
     stored = await world.stored_records()
     assert await world.fetch_value("select count(*) from coupons") == stored
     async with world.consumer() as service:
         await service.wait_event("Partitions placed")
         await world.wait_stored()
         await service.wait_settled(stored=MANY - stored, skipped=0, dead_lettered=0)
-    await world.assert_exact()
+    fault_report.judge(await judge_world(world))
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("point", "hit"),
-    [("after-poll", 1), ("after-poll", 3), ("after-insert", 2), ("after-commit", 2), ("before-kafka-commit", 1)],
+    [
+        pytest.param(point, hit, marks=pytest.mark.fault("K2", f"death {point.replace('-', ' ')}, arrival {hit}"))
+        for point, hit in CRASHES
+    ],
 )
-async def test_death_at_a_crash_point_loses_and_doubles_nothing(world: World, point: str, hit: int) -> None:
+async def test_death_at_a_crash_point_loses_and_doubles_nothing(
+    world: World, point: str, hit: int, fault_report: FaultReport
+) -> None:
     """The process dies there; another goes on from the database's offset, and every event is stored once, whole."""
     issued = [some_event() for _ in range(3_000)]
     await world.produce(issued + [cancelled(event) for event in issued[::10]])
@@ -65,11 +78,12 @@ async def test_death_at_a_crash_point_loses_and_doubles_nothing(world: World, po
             return settled == world.records - before
 
         await eventually(are_counted, seconds=40)
-    await world.assert_exact()
+    fault_report.judge(await judge_world(world))
 
 
 @pytest.mark.timeout(120)
-async def test_death_in_the_revoke_handler_loses_and_doubles_nothing(world: World) -> None:
+@pytest.mark.fault("K2", "death in the revoke handler")
+async def test_death_in_the_revoke_handler_loses_and_doubles_nothing(world: World, fault_report: FaultReport) -> None:
     """A member that dies while it gives its partitions up leaves them to the next one as they are stored."""
     await world.produce([some_event() for _ in range(MANY)])
     async with world.consumer(CRASH__IS_TEST="true", CRASH__POINT="in-revoke") as service:
@@ -78,11 +92,14 @@ async def test_death_in_the_revoke_handler_loses_and_doubles_nothing(world: Worl
         assert await service.process.wait(30) == 128 + signal.SIGKILL
     async with world.consumer():
         await world.wait_stored()
-    await world.assert_exact()
+    fault_report.judge(await judge_world(world))
 
 
 @pytest.mark.timeout(150)
-async def test_zombie_that_wakes_up_after_its_partitions_were_taken_changes_nothing(world: World) -> None:
+@pytest.mark.fault("K3", "a member frozen with a batch in hand beyond its session, overtaken, thawed")
+async def test_zombie_that_wakes_up_after_its_partitions_were_taken_changes_nothing(
+    world: World, fault_report: FaultReport
+) -> None:
     """A member frozen with a batch in hand, overtaken and continued, has its transaction refused and goes on as one."""
     await world.produce([some_event() for _ in range(2_000)])
     armed = {"CRASH__IS_TEST": "true", "CRASH__POINT": "after-poll", "CRASH__HIT": "2", "CRASH__ACTION": "freeze"}
@@ -105,18 +122,26 @@ async def test_zombie_that_wakes_up_after_its_partitions_were_taken_changes_noth
             await world.produce([some_event() for _ in range(500)])
             await world.wait_stored(seconds=60)
             for member in (zombie, other):
-                member.process.send_signal(signal.SIGTERM)
-                assert await member.process.wait(20) == 0
-    await world.assert_exact()
+                ended, _ = await stop_and_judge(member)
+                fault_report.judge(ended)
+    fault_report.judge(await judge_world(world))
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("assignor", ["cooperative-sticky", "range"])
-async def test_members_that_come_and_go_lose_and_double_nothing(world: World, assignor: str) -> None:
+@pytest.mark.parametrize(
+    "assignor",
+    [
+        pytest.param(name, marks=pytest.mark.fault("K5", f"members join, leave and die under load, {name}"))
+        for name in ("cooperative-sticky", "range")
+    ],
+)
+async def test_members_that_come_and_go_lose_and_double_nothing(
+    world: World, assignor: str, fault_report: FaultReport
+) -> None:
     """Partitions move from member to member under load, in order and by death, and every event is stored once."""
     settings = {"CONSUMER__ASSIGNOR": assignor}
     await world.produce([some_event() for _ in range(5_000)])
-    async with world.consumer(**settings) as first:
+    async with recorded_steps(world) as steps, world.consumer(**settings) as first:
         await world.wait_some_stored()
         async with world.consumer(**settings) as second:
             await second.wait_event("Partitions placed", seconds=60)
@@ -124,11 +149,13 @@ async def test_members_that_come_and_go_lose_and_double_nothing(world: World, as
             first.process.send_signal(signal.SIGTERM)
             assert await first.process.wait(20) == 0
             await world.produce([some_event() for _ in range(5_000)])
-            async with world.consumer(**settings):
+            async with world.consumer(**settings) as third:
                 await second.process.kill()
                 await world.produce([some_event() for _ in range(5_000)])
                 await world.wait_stored(seconds=60)
-    await world.assert_exact()
+    revokes, longest = judge_revokes([first, second, third])
+    fault_report.judge(await judge_world(world), judge_steps(steps, world.ends), revokes)
+    fault_report.measure(longest_wait_in_a_revoke=f"{longest:.2f} s")
 
 
 async def test_signal_while_servers_are_awaited_ends_with_0(fragile_postgres: World) -> None:

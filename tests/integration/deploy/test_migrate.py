@@ -1,4 +1,4 @@
-"""Migrations on a real server: repeatable, safe side by side, and with least rights."""
+"""Migrations on a real server: repeatable, and safe side by side; `tests/security` has what the roles may not do."""
 
 import asyncio
 import os
@@ -13,21 +13,6 @@ from deploy.migrate import migrate
 from deploy.settings import MigrateSettings
 from sandbox.servers import PostgresServer
 from tests.support.databases import PASSWORDS, migrate_settings
-
-_BEYOND_THE_REWARD_STORE = (
-    "create table mine (id integer)",
-    "drop table outbox",
-    "truncate redemptions",
-    "delete from redemptions",
-    "delete from members",
-    "insert into members values ('m-1', 1)",
-    "insert into rewards values ('rw-1', 'a', 1, 1, 1, 'EUR', 1)",
-    "update rewards set points_cost = 1",
-    "update redemptions set points_spent = 1",
-    "update outbox set payload = ''",
-    "update idempotency_keys set response = ''",
-    "update alembic_version set version_num = 'x'",
-)
 
 
 @pytest.fixture
@@ -97,32 +82,6 @@ async def test_an_administrator_without_superuser_rights_can_migrate(
         await superuser.execute(f"drop owned by {name} cascade")
         await superuser.execute(f"drop role {name}")
         await superuser.close()
-
-
-async def test_a_service_cannot_enter_the_other_database(postgres: PostgresServer, settings: MigrateSettings) -> None:
-    """Each role connects to its own database alone."""
-    await migrate(settings)
-    for role, database in (
-        ("reward_store", settings.coupons_database),
-        ("coupon_api", settings.rewards_database),
-        ("coupon_consumer", settings.rewards_database),
-    ):
-        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for database"):
-            await _connect(postgres, role, database)
-
-
-async def test_the_reward_store_can_do_nothing_it_has_no_need_of(
-    postgres: PostgresServer, settings: MigrateSettings
-) -> None:
-    """The service's role is refused whatever the service itself never does."""
-    await migrate(settings)
-    connection = await _connect(postgres, "reward_store", settings.rewards_database)
-    try:
-        for statement in _BEYOND_THE_REWARD_STORE:
-            with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 async def test_a_changed_password_counts_after_the_next_run(

@@ -1,7 +1,6 @@
 """Two servers, a topic and a migrated database for one test of the consumer as a process."""
 
 import random
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +47,7 @@ class World:
         self,
         events: list[CouponEvent],
         *,
-        copies: int | Callable[[], int] = 1,
+        copies: int = 1,
         poison: list[RawRecord] | None = None,
         partition: int | None = None,
     ) -> None:
@@ -56,8 +55,7 @@ class World:
 
         They go where their keys say, or all to one partition.
         """
-        several = copies if callable(copies) else lambda: copies
-        records = [record_of(event, partition) for event in events for _ in range(several())]
+        records = [record_of(event, partition) for event in events for _ in range(copies)]
         for each in poison or []:
             records.insert(random.Random(len(records)).randrange(len(records) + 1), each)
         places = await produce(self.kafka.bootstrap, self.topic, records)

@@ -7,19 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Final
+from urllib.parse import urlsplit
 
 from sandbox.instance import Service
 from sandbox.seed import make_seed, plant
 from sandbox.system import System, open_system
 from tests.soak.chaos import Chaos
 from tests.soak.leaks import judge_backends
-from tests.soak.stops import replace_many
+from tests.soak.stops import Stops
+from tests.support.busy_clients import BusyClients
 from tests.support.fault_proxy import FaultProxy, open_fault_proxy
 from tests.support.flow import Flow, flow_on
 from tests.support.judgement import Judgement
 
 _MEMBERS: Final = 200
 _POINTS: Final = 1_000_000
+_CLIENTS: Final = 20
+_PAUSE_SECONDS: Final = 0.2
 
 Say = Callable[[str], None]
 
@@ -48,8 +52,14 @@ class Soak:
         """
         async with self._platform() as (flow, _):
             await flow.wait_requests(50)
-            done = await replace_many(flow, count, self.say)
-            return await self._judge(flow, Judgement(), done, failures_allowed=False)
+            async with (
+                _busy(flow.system, Service.REWARD_STORE, "/v1/rewards?limit=20") as browsing,
+                _busy(flow.system, Service.COUPON_API, "/v1/members/m-1/coupons") as looking,
+            ):
+                judgement, done = await Stops(flow, (browsing, looking), self.say).run(count)
+            done += f"; {browsing.answers + looking.answers} reads on busy connections"
+            judgement |= browsing.judge() | looking.judge()
+            return await self._judge(flow, judgement, done, failures_allowed=False)
 
     async def faults(self, seconds: float) -> tuple[Judgement, str]:
         """Hurt the platform for so long; return the judgement, and in a few words what was done.
@@ -86,3 +96,11 @@ class Soak:
         for line in verdict.lines():
             self.say(line.strip())
         return found | end | backends, f"{done}; {verdict.requests} requests, {verdict.failed_requests} failed"
+
+
+def _busy(system: System, service: Service, path: str) -> BusyClients:
+    """Return members who read one thing again and again, on connections that they keep as long as they may."""
+    address = urlsplit(system.base_url(service))
+    headers = {"authorization": f"Bearer {system.token('m-1', lifetime_seconds=7 * 86_400)}"}
+    where = (str(address.hostname), int(address.port or 0))
+    return BusyClients(where, _CLIENTS, path=path, headers=headers, pause_seconds=_PAUSE_SECONDS)

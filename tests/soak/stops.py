@@ -1,41 +1,67 @@
 """Many orderly stops under load: instances of all services are replaced, each service's one after the other."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from patterns import ErrorGroup
 from sandbox.instance import Service
 from sandbox.servers import ServerError
 from sandbox.system import System
+from tests.support.busy_clients import BusyClients
 from tests.support.flow import Flow
+from tests.support.judgement import Judgement, judge_time
 
+STOP_SECONDS: Final = 30.0
 _TOLD_EVERY: Final = 10
 
 
-async def replace_many(flow: Flow[System], stops: int, say: Callable[[str], None]) -> str:
-    """Replace instances until so many have been stopped; return in a few words what was done.
+class Stops:
+    """Rolling restarts, one service beside the other, so that at any time up to three instances start or stop.
 
-    The services go on beside each other, so at any time up to three instances start or stop.
-
-    Raises:
-        ServerError: a request failed, an instance did not start, or it did not end with status 0.
+    Args:
+        flow: the platform with its traffic.
+        clients: more members, who keep their connections busy.
+        say: told how far it is.
     """
-    begun = 0
 
-    async def replace(service: Service) -> None:
-        nonlocal begun
-        while begun < stops:
-            begun += 1
-            await flow.system.replace(flow.instance(service))
-            statistics, ended = flow.traffic.statistics(), flow.system.ended
-            if statistics.failed:
-                raise ServerError(f"after {len(ended)} stops {statistics.failed} requests have failed")
-            if ended[-1].status:
-                raise ServerError(f"{ended[-1].name} ended with status {ended[-1].status}")
-            if len(ended) % _TOLD_EVERY == 0:
-                say(f"{len(ended)} stops, {statistics.requests} requests, none failed")
+    def __init__(self, flow: Flow[System], clients: Sequence[BusyClients], say: Callable[[str], None]) -> None:
+        self._flow = flow
+        self._clients = clients
+        self._say = say
+        self._begun = 0
+        self._slowest_seconds = 0.0
 
-    async with ErrorGroup() as services:
-        for service in Service:
-            await services.go(replace, service)
-    return f"{len(flow.system.ended)} orderly stops"
+    async def run(self, count: int) -> tuple[Judgement, str]:
+        """Replace instances until so many were stopped; return their times' judgement, and what was done.
+
+        Raises:
+            ServerError: a request failed, an instance did not start, or it did not end with status 0.
+        """
+        async with ErrorGroup() as services:
+            for service in Service:
+                await services.go(self._replace, service, count)
+        done = f"{len(self._flow.system.ended)} orderly stops, the slowest in {self._slowest_seconds:.1f} s"
+        return judge_time("the slowest stop", self._slowest_seconds, at_most=STOP_SECONDS), done
+
+    async def _replace(self, service: Service, count: int) -> None:
+        system = self._flow.system
+        while self._begun < count:
+            self._begun += 1
+            old = self._flow.instance(service)
+            await system.start(service)
+            began = time.monotonic()
+            stopped = await system.stop(old)
+            self._slowest_seconds = max(self._slowest_seconds, time.monotonic() - began)
+            if stopped.status:
+                raise ServerError(f"{stopped.name} ended with status {stopped.status}")
+            self._look()
+
+    def _look(self) -> None:
+        """Say how far it is; give up at the first request that failed."""
+        statistics, stops = self._flow.traffic.statistics(), len(self._flow.system.ended)
+        requests = statistics.requests + sum(one.answers for one in self._clients)
+        if failed := statistics.failed + sum(one.errors.total() for one in self._clients):
+            raise ServerError(f"after {stops} stops {failed} of {requests} requests have failed")
+        if stops % _TOLD_EVERY == 0:
+            self._say(f"{stops} stops, {requests} requests, none failed")

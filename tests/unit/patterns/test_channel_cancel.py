@@ -82,6 +82,27 @@ def test_receive_cancelled_in_the_tick_of_its_value_gives_it_back() -> None:
     bubble(main)
 
 
+@pytest.mark.parametrize("capacity", [1, 3])
+def test_channel_that_got_a_value_back_is_as_full_as_before(capacity: int) -> None:
+    """A value that its receiver gave back takes its room: no more values than the capacity are held."""
+
+    async def main() -> None:
+        channel: Channel[int] = Channel(capacity)
+        receiving = asyncio.create_task(channel.receive())
+        await wait_idle()
+        channel.send_nowait(0)
+        receiving.cancel()
+        await wait_idle()
+        sending = [asyncio.create_task(channel.send(value)) for value in range(1, capacity + 1)]
+        await wait_idle()
+        assert [task.done() for task in sending] == [True] * (capacity - 1) + [False]
+        assert len(channel) == capacity
+        assert [await channel.receive() for _ in range(capacity + 1)] == list(range(capacity + 1))
+        await asyncio.gather(*sending)
+
+    bubble(main)
+
+
 def test_value_handed_over_without_waiting_stays_when_its_receiver_is_cancelled() -> None:
     """At capacity 0 a value from send_nowait outlives its receiver, and the next one gets it."""
 

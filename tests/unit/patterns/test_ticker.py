@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -135,6 +137,39 @@ def test_ticker_in_a_thread_uses_the_timer_thread() -> None:
         ticks = [ticker.channel.sync.receive() for _ in range(3)]
     assert ticks == sorted(ticks)
     assert len(set(ticks)) == 3
+    spin_until(no_timer_thread)
+
+
+async def test_ticker_of_a_loop_is_stopped_by_another_thread() -> None:
+    """When ``stop`` returns there no tick can be received here, and the loop's timer is gone at its next turn."""
+    ticker = Ticker(0.001)
+    await ticker.channel.receive()
+    with ThreadPoolExecutor(1) as pool:
+        await asyncio.wrap_future(pool.submit(ticker.stop))
+    with pytest.raises(WouldBlock):
+        ticker.channel.receive_nowait()
+    await asyncio.sleep(0)
+    assert timers() == []
+    assert ticker.statistics().period_seconds is None
+
+
+def test_ticker_that_many_threads_reset_and_stop_ends_with_the_last_stop() -> None:
+    """Four threads start and stop one ticker as fast as they can: after a last stop nothing is left."""
+    ticker = Ticker(0.0001)
+
+    def disturb(seed: int) -> None:
+        dice = random.Random(seed)
+        for _ in range(200):
+            if dice.random() < 0.5:
+                ticker.reset(dice.choice([0.0001, 0.001, 3600]))
+            else:
+                ticker.stop()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(disturb, range(4)))
+    ticker.stop()
+    with pytest.raises(WouldBlock):
+        ticker.channel.receive_nowait()
     spin_until(no_timer_thread)
 
 

@@ -103,11 +103,13 @@ def _unchanged(path: Path) -> CodeType:
 
 
 def _explained() -> list[str]:
-    """Read the names in the page's tables: the first column, in backquotes doubled where the name holds some."""
+    """Read the names in the page's lists: what stands between doubled backquotes at the start of an entry."""
     if not PAGE.exists():
         return []
-    rows = [line.split(" | ")[0] for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ``")]
-    return [row.removeprefix("| ``").removesuffix("``").strip() for row in rows]
+    entries = [
+        line.removeprefix("- ``") for line in PAGE.read_text(encoding="utf-8").splitlines() if line[:4] == "- ``"
+    ]
+    return [entry.split("``:")[0].strip() for entry in entries]
 
 
 if __name__ == "__main__":

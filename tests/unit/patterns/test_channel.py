@@ -192,6 +192,22 @@ def test_newcomer_does_not_take_what_a_waiting_receiver_was_promised() -> None:
     bubble(main)
 
 
+@pytest.mark.parametrize("capacity", [0, 1, 5])
+def test_receive_that_comes_before_a_woken_receiver_resumes_waits_behind_it(capacity: int) -> None:
+    """A task that asks while the promised value still lies there gets the next one."""
+
+    async def main() -> None:
+        channel: Channel[int] = Channel(capacity)
+        receiving = asyncio.create_task(channel.receive())
+        await wait_idle()
+        channel.send_nowait(1)
+        asyncio.get_running_loop().call_later(1, channel.send_nowait, 2)
+        assert await channel.receive() == 2
+        assert await receiving == 1
+
+    bubble(main)
+
+
 def test_lone_receive_from_none_is_an_error() -> None:
     """Where Go would block for ever on a nil channel, there is no channel to receive from."""
     channel: Channel[int] | None = None

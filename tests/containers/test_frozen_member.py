@@ -2,17 +2,26 @@
 
 import pytest
 
+from tests.support.consumer_judge import judge_steps, judge_world, recorded_steps
+from tests.support.coupon_consumer_process import armed
 from tests.support.coupon_consumer_world import World
 from tests.support.coupon_events import some_event
+from tests.support.fault_report import FaultReport
 
 LATE = ("Ownership lost: another member stored these records", "Batch of an older assignment dropped")
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
-@pytest.mark.parametrize("point", ["after-poll", "after-insert"])
+@pytest.mark.parametrize(
+    ("protocol", "point"),
+    [
+        pytest.param(protocol, point, marks=pytest.mark.fault("K3", f"a member frozen {where}, protocol {protocol}"))
+        for protocol in ("classic", "consumer")
+        for point, where in (("after-poll", "with a batch in hand"), ("after-insert", "in mid-transaction"))
+    ],
+)
 async def test_transaction_of_a_member_frozen_beyond_its_session_changes_nothing(
-    world: World, protocol: str, point: str
+    world: World, protocol: str, point: str, fault_report: FaultReport
 ) -> None:
     """Frozen with a batch in hand or in the middle of its transaction, and overtaken, it finds that out and says so.
 
@@ -24,9 +33,9 @@ async def test_transaction_of_a_member_frozen_beyond_its_session_changes_nothing
         "BATCH_RECORDS": "100",
         "POSTGRES__IDLE_IN_TRANSACTION_SECONDS": "3",
     }
-    armed = {"CRASH__IS_TEST": "true", "CRASH__POINT": point, "CRASH__HIT": "2", "CRASH__ACTION": "freeze"}
+    frozen = armed(point, 2, "freeze")
     await world.produce([some_event() for _ in range(2_000)])
-    async with world.consumer(**settings, **armed) as zombie:
+    async with recorded_steps(world) as steps, world.consumer(**settings, **frozen) as zombie:
         await zombie.wait_event("Partitions placed")
         async with world.consumer(**settings) as other:
             await world.wait_stored(seconds=90)
@@ -47,4 +56,4 @@ async def test_transaction_of_a_member_frozen_beyond_its_session_changes_nothing
             for member in (zombie, other):
                 metrics = await member.metrics()
                 assert metrics['lp_consumer_records_total{outcome="skipped"}'] == 0
-    await world.assert_exact()
+    fault_report.judge(await judge_world(world), judge_steps(steps, world.ends))

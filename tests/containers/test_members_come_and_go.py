@@ -3,29 +3,44 @@
 import asyncio
 
 import pytest
+from _pytest.mark import ParameterSet
 
-from tests.support.consumer_group import ConsumerGroup, assert_no_event_came_twice, owned, steady_events
-from tests.support.coupon_consumer_process import CouponConsumerProcess
+from tests.support.consumer_group import (
+    ConsumerGroup,
+    assert_no_event_came_twice,
+    judge_revokes,
+    owned,
+    steady_events,
+)
+from tests.support.consumer_judge import judge_steps, judge_world, recorded_steps
 from tests.support.coupon_consumer_world import World
 from tests.support.eventually import eventually
+from tests.support.fault_report import FaultReport
 
 CHANGES = ("join", "leave", "join", "die", "join", "leave")
 PAUSE_SECONDS = 2.5
 
+
+def _membership(name: str, settings: dict[str, str], *, is_static: bool = False) -> ParameterSet:
+    injected = f"a member joins, leaves or dies every {PAUSE_SECONDS} s under load, {name}"
+    return pytest.param(settings, is_static, id=name, marks=pytest.mark.fault("K5", injected))
+
+
 MEMBERSHIPS = [
-    pytest.param({"CONSUMER__ASSIGNOR": "cooperative-sticky"}, False, id="cooperative"),
-    pytest.param({"CONSUMER__ASSIGNOR": "cooperative-sticky"}, True, id="static"),
-    pytest.param({"CONSUMER__GROUP_PROTOCOL": "consumer"}, False, id="consumer-protocol"),
+    _membership("eager", {"CONSUMER__ASSIGNOR": "range"}),
+    _membership("cooperative", {"CONSUMER__ASSIGNOR": "cooperative-sticky"}),
+    _membership("static", {"CONSUMER__ASSIGNOR": "cooperative-sticky"}, is_static=True),
+    _membership("consumer-protocol", {"CONSUMER__GROUP_PROTOCOL": "consumer"}),
 ]
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("settings", "is_static"), MEMBERSHIPS)
 async def test_a_change_every_few_seconds_loses_and_doubles_nothing(
-    world: World, settings: dict[str, str], is_static: bool
+    world: World, settings: dict[str, str], is_static: bool, fault_report: FaultReport
 ) -> None:
     """Whoever comes or goes, in mid-rebalance or not, every event is stored once, and the group ends whole."""
-    async with ConsumerGroup(world, is_static=is_static, **settings) as group:
+    async with recorded_steps(world) as steps, ConsumerGroup(world, is_static=is_static, **settings) as group:
         async with steady_events(world):
             await group.join()
             await group.join()
@@ -37,7 +52,9 @@ async def test_a_change_every_few_seconds_loses_and_doubles_nothing(
         await group.wait_whole()
         for member in group.members:
             await assert_no_event_came_twice(member)
-    await world.assert_exact()
+    revokes, longest = judge_revokes(group.everyone)
+    fault_report.judge(await judge_world(world), judge_steps(steps, world.ends), revokes)
+    fault_report.measure(longest_wait_in_a_revoke=f"{longest:.2f} s")
 
 
 @pytest.mark.timeout(180)
@@ -53,7 +70,7 @@ async def test_static_member_that_comes_back_in_time_gets_its_partitions_and_nob
             await group.join()
             other = await group.join()
             await group.wait_whole()
-            before = await _assignments(other)
+            before = await other.rebalances()
             share = await owned(group.members[0])
             await group.leave()
             again = await group.join()
@@ -63,7 +80,7 @@ async def test_static_member_that_comes_back_in_time_gets_its_partitions_and_nob
 
             await eventually(has_its_share, seconds=40)
         await world.wait_stored(seconds=60)
-        assert await _assignments(other) == before
+        assert await other.rebalances() == before
         for member in group.members:
             await assert_no_event_came_twice(member)
     await world.assert_exact()
@@ -78,10 +95,3 @@ async def test_second_member_under_the_same_id_ends_the_first_one_loudly(world: 
             assert await first.process.wait(60) == 1
             assert "fenced" in first.process.log.read_text().lower()
             await second.wait_event("Partitions placed")
-
-
-async def _assignments(member: CouponConsumerProcess) -> list[float]:
-    """Return how often a member was given partitions, gave some up, and lost some."""
-    metrics = await member.metrics()
-    kinds = ("assigned", "revoked", "lost")
-    return [metrics[f'lp_kafka_consumer_{kind}_total{{name="default"}}'] for kind in kinds]

@@ -86,6 +86,10 @@ async def half_close(proxy: FaultProxy, way: Way, trade: Trade) -> None:
         await trade.redeemers.wait_told(2)
 
 
+SHORT: Final = (reset_in_a_message, swallow_and_forget, half_close)
+"""Those that find most, for every run of the tests; the others take their time."""
+
+
 def rows() -> list[object]:
     """Return a parameter for each fault and direction, with its row of the table."""
     kinds: list[tuple[Hurt, str, tuple[str, ...]]] = [
@@ -102,7 +106,13 @@ def rows() -> list[object]:
     arrow = {"up": "to the database: ", "down": "from the database: ", "both": "to and from the database: "}
     return [
         pytest.param(
-            hurt, way, id=f"{hurt.__name__}-{way}", marks=pytest.mark.fault("H12", f"network {arrow[way]}{injected}")
+            hurt,
+            way,
+            id=f"{hurt.__name__}-{way}",
+            marks=[
+                pytest.mark.fault("H12", f"network {arrow[way]}{injected}"),
+                *([] if hurt in SHORT else [pytest.mark.thorough]),
+            ],
         )
         for hurt, injected, ways in kinds
         for way in ways

@@ -37,8 +37,14 @@ async def read_reward(trade: Trade) -> str:
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param("stop_fast", marks=pytest.mark.fault("H9", "Postgres stopped fast under 10 orders a second")),
-        pytest.param("stop_immediately", marks=pytest.mark.fault("H9", "Postgres stopped immediately under orders")),
+        pytest.param(
+            "stop_fast",
+            marks=[pytest.mark.fault("H9", "Postgres stopped fast under orders"), pytest.mark.thorough],
+        ),
+        pytest.param(
+            "stop_immediately",
+            marks=[pytest.mark.fault("H9", "Postgres stopped immediately under orders"), pytest.mark.thorough],
+        ),
         pytest.param("kill", marks=pytest.mark.fault("H9", "every process of Postgres killed under orders")),
     ],
 )
@@ -58,7 +64,7 @@ async def test_database_that_goes_and_comes_back_costs_answers_and_nothing_else(
         await trade.report(fault_report, back_seconds)
 
 
-@pytest.mark.fault("H10", "Postgres and all its backends frozen for 5 s under orders")
+@pytest.mark.fault("H10", "Postgres and all its backends frozen for 3 s under orders")
 async def test_frozen_database_holds_no_answer_beyond_its_deadline(
     own_postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path, fault_report: FaultReport
 ) -> None:
@@ -115,7 +121,8 @@ async def let_go(taken: list[asyncpg.Connection]) -> None:
         await connection.close(timeout=10)
 
 
-@pytest.mark.fault("H15", f"all {ROOM} connections of Postgres taken by others, for 5 s under orders")
+@pytest.mark.thorough
+@pytest.mark.fault("H15", f"all {ROOM} connections of Postgres taken by others, for 3 s under orders")
 async def test_database_without_room_is_asked_seldom_and_waited_for(
     kafka: KafkaServer, tmp_path: Path, fault_report: FaultReport
 ) -> None:

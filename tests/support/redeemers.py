@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ import httpx
 
 from patterns import ErrorGroup
 from runtime.auth import sign_token
+from sandbox.http_client import HttpClient
 from tests.support.eventually import eventually
 from tests.support.ledger import Ledger
 from tests.support.service_process import SECRET, HttpServiceProcess
@@ -25,7 +27,6 @@ _PATIENCE_SECONDS: Final = 120.0
 _REQUEST_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 0.2
 _PAUSE_MOST_SECONDS: Final = 4.0
-_AT_ONCE: Final = 100
 
 
 class Redeemers:
@@ -47,12 +48,8 @@ class Redeemers:
         self._number = 0
         self._is_over = False
         self._loop = asyncio.get_running_loop()
-        self._client = httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{service.port}",
-            limits=httpx.Limits(max_connections=_AT_ONCE, max_keepalive_connections=_AT_ONCE),
-            timeout=_REQUEST_SECONDS,
-            verify=False,  # noqa: S501 - plain HTTP on loopback; building a TLS context would cost more than the call
-        )
+        self._client = HttpClient()
+        self._url = f"http://127.0.0.1:{service.port}/v1/redemptions"
         self._tokens = {one: f"Bearer {sign_token(one, 'member', SECRET)}" for one in MEMBERS}
         self._task = asyncio.create_task(self._run(), name="redeemers")
 
@@ -123,11 +120,18 @@ class Redeemers:
                 pause = min(2 * pause, _PAUSE_MOST_SECONDS)
 
     async def _try(self, member: str, reward: str, key: str) -> bool:
-        headers = {"authorization": self._tokens[member], "idempotency-key": key}
+        headers = {
+            "authorization": self._tokens[member],
+            "content-type": "application/json",
+            "idempotency-key": key,
+        }
+        content = json.dumps({"reward_id": reward}).encode()
         began = self._loop.time()
         try:
-            answer = await self._client.post("/v1/redemptions", json={"reward_id": reward}, headers=headers)
-        except httpx.TransportError as error:
+            answer = await self._client.request(
+                "POST", self._url, headers=headers, content=content, timeout=_REQUEST_SECONDS
+            )
+        except (httpx.HTTPError, TimeoutError) as error:
             self.answers[type(error).__name__] += 1
             return False
         self.slowest_seconds = max(self.slowest_seconds, self._loop.time() - began)

@@ -1,16 +1,17 @@
 """Records that should not be there: poison, and every record several times."""
 
 import asyncio
-import secrets
 from pathlib import Path
-from random import Random
 
 import asyncpg
+import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from sandbox.system import PARTITIONS, System
 from tests.support.eventually import eventually
+from tests.support.fault_report import FaultReport
 from tests.support.flow import open_flow
+from tests.support.seeds import seeded
 
 POISON = [
     (b"", b"K"), (None, b"K"), (b"not json", b"K"), (b"{}", b"K"), (b"\xff\xfe", b"K"), (b"[" * 5_000, b"K"),
@@ -40,28 +41,30 @@ def _read_all(system: System, count: int) -> list[Message]:
     return records
 
 
-async def test_poison_among_the_events_ends_in_the_dead_letters_and_harms_no_coupon(tmp_path: Path) -> None:
+@pytest.mark.fault("K10", "30 poisonous records among the events of the whole platform")
+async def test_poison_among_the_events_ends_in_the_dead_letters_and_harms_no_coupon(
+    tmp_path: Path, fault_report: FaultReport
+) -> None:
     """Each poisonous record is kept with its bytes and its cause; every redemption has its coupon all the same."""
     async with open_flow(tmp_path) as flow:
         for _ in range(3):
             await flow.wait_requests(50)
             await asyncio.to_thread(_produce, flow.system, POISON)
         poison = 3 * len(POISON)
-        verdict = await flow.verdict(poison=poison)
+        verdict, judgement = await flow.judgement(poison=poison)
         connection = await asyncpg.connect(flow.system.coupons_url)
         letters = await connection.fetch("select payload, error_class from dead_letters")
         await connection.close()
-    assert verdict.is_ok, "\n".join(verdict.lines())
+    fault_report.judge(judgement)
     assert verdict.dead_letters == poison
     assert sorted(str(row["payload"]) for row in letters) == sorted(str(value) for value, _ in POISON * 3)
     assert all(row["error_class"].endswith("Error") for row in letters)
 
 
-async def test_every_event_delivered_several_times_makes_one_coupon(tmp_path: Path) -> None:
+@pytest.mark.fault("K9", "every event of the platform 2 to 5 times, the copies in any order")
+async def test_every_event_delivered_several_times_makes_one_coupon(tmp_path: Path, fault_report: FaultReport) -> None:
     """Events that are sent again, in any order, two to five times, change nothing."""
-    seed = secrets.randbits(32)
-    print(f"copies seed {seed}")  # noqa: T201 - shown when the test fails
-    random = Random(seed)
+    random = seeded("copies")
     async with open_flow(tmp_path) as flow:
         await flow.wait_requests(200)
         await flow.stop_traffic()
@@ -76,8 +79,8 @@ async def test_every_event_delivered_several_times_makes_one_coupon(tmp_path: Pa
         await asyncio.to_thread(_produce, flow.system, copies)
         await _wait_consumed(flow.system, events + len(copies))
         assert await _coupons(flow.system) == before
-        verdict = await flow.verdict()
-    assert verdict.is_ok, "\n".join(verdict.lines())
+        _, judgement = await flow.judgement()
+    fault_report.judge(judgement)
 
 
 async def _coupons(system: System) -> list[asyncpg.Record]:

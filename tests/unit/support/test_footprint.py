@@ -1,5 +1,6 @@
 """What a process holds is counted by kind."""
 
+import asyncio
 import os
 import socket
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.footprint import footprint_of
+from tests.support.footprint import footprint_of, judge_settled
 from tests.support.judgement import Rule
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -31,3 +32,13 @@ def test_open_things_are_differences_and_closed_ones_are_not(tmp_path: Path) -> 
     thread.join()
     assert footprint_of(os.getpid()).judge(idle, memory_factor=10).is_ok
     assert footprint_of(os.getpid()).judge(idle, memory_factor=0.001).failed(Rule.NO_LEAK)
+
+
+async def test_what_is_about_to_be_closed_is_waited_for_and_what_stays_open_is_told() -> None:
+    """The judgement is of the moment in which all is back at idle, or of the last one."""
+    idle = footprint_of(os.getpid())
+    with socket.socket() as passing:
+        asyncio.get_running_loop().call_later(0.05, passing.close)
+        assert (await judge_settled(os.getpid(), idle)).is_ok
+    with socket.socket():
+        assert (await judge_settled(os.getpid(), idle, seconds=0.05)).failed(Rule.NO_LEAK)

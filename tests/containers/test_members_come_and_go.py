@@ -1,9 +1,9 @@
 """The consumer's group on Apache Kafka while members join, leave and die under load."""
 
 import asyncio
+from typing import Final
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from tests.support.consumer_group import (
     ConsumerGroup,
@@ -20,22 +20,26 @@ from tests.support.fault_report import FaultReport
 CHANGES = ("join", "leave", "join", "die", "join", "leave")
 PAUSE_SECONDS = 2.5
 
-
-def _membership(name: str, settings: dict[str, str], *, is_static: bool = False) -> ParameterSet:
-    injected = f"a member joins, leaves or dies every {PAUSE_SECONDS} s under load, {name}"
-    return pytest.param(settings, is_static, id=name, marks=pytest.mark.fault("K5", injected))
-
-
-MEMBERSHIPS = [
-    _membership("eager", {"CONSUMER__ASSIGNOR": "range"}),
-    _membership("cooperative", {"CONSUMER__ASSIGNOR": "cooperative-sticky"}),
-    _membership("static", {"CONSUMER__ASSIGNOR": "cooperative-sticky"}, is_static=True),
-    _membership("consumer-protocol", {"CONSUMER__GROUP_PROTOCOL": "consumer"}),
-]
+MEMBERSHIPS: Final[dict[str, tuple[dict[str, str], bool]]] = {
+    "eager": ({"CONSUMER__ASSIGNOR": "range"}, False),
+    "cooperative": ({"CONSUMER__ASSIGNOR": "cooperative-sticky"}, False),
+    "static": ({"CONSUMER__ASSIGNOR": "cooperative-sticky"}, True),
+    "consumer-protocol": ({"CONSUMER__GROUP_PROTOCOL": "consumer"}, False),
+}
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("settings", "is_static"), MEMBERSHIPS)
+@pytest.mark.parametrize(
+    ("settings", "is_static"),
+    [
+        pytest.param(
+            *membership,
+            id=name,
+            marks=pytest.mark.fault("K5", f"a member joins, leaves or dies every {PAUSE_SECONDS} s under load, {name}"),
+        )
+        for name, membership in MEMBERSHIPS.items()
+    ],
+)
 async def test_a_change_every_few_seconds_loses_and_doubles_nothing(
     world: World, settings: dict[str, str], is_static: bool, fault_report: FaultReport
 ) -> None:

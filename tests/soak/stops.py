@@ -1,6 +1,7 @@
 """Many orderly stops under load: instances of all services are replaced, each service's one after the other."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -61,7 +62,8 @@ class Stops:
         """Say how far it is; give up at the first request that failed."""
         statistics, stops = self._flow.traffic.statistics(), len(self._flow.system.ended)
         requests = statistics.requests + sum(one.answers for one in self._clients)
-        if failed := statistics.failed + sum(one.errors.total() for one in self._clients):
-            raise ServerError(f"after {stops} stops {failed} of {requests} requests have failed")
+        errors = sum((one.errors for one in self._clients), Counter(failed=statistics.failed))
+        if failed := errors.total():
+            raise ServerError(f"after {stops} stops {failed} of {requests} requests have failed: {dict(+errors)}")
         if stops % _TOLD_EVERY == 0:
             self._say(f"{stops} stops, {requests} requests, none failed")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from socket import socket
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -59,13 +60,22 @@ class HttpInstance:
 
 @asynccontextmanager
 async def open_instance(
-    listener: socket, directory: Path, *, name: str = "http", **settings: object
+    listener: socket,
+    directory: Path,
+    *,
+    name: str = "http",
+    variables: Mapping[str, str] = MappingProxyType({}),
+    **settings: object,
 ) -> AsyncIterator[HttpInstance]:
-    """Start one on a listening socket; `settings` are HTTP_TEST_ variables, in lower case. It is stopped at the end."""
+    """Start one on a listening socket, with more variables than its settings; it is stopped at the end.
+
+    Settings are HTTP_TEST_ variables, in lower case.
+    """
     with open_listener("127.0.0.1", 0) as admin:
         address = admin.getsockname()
         inherited = {"http__listen_fd": listener.fileno(), "admin__listen_fd": admin.fileno()}
         environment = {f"HTTP_TEST_{key.upper()}": str(value) for key, value in {**inherited, **settings}.items()}
+        environment |= variables
         log = directory / f"{name}.log"
         process = await start_process(
             Program(

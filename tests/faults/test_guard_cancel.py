@@ -87,6 +87,7 @@ async def _judge(scene: GuardScene, told: Iterable[str] = (), spenders: Iterable
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(900)
 @pytest.mark.fault("G6", f"{KILLS} kills at the steps of a cancellation")
 async def test_twenty_deaths_in_cancellations_give_back_once_for_each_coupon_that_they_killed(
     postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path, fault_report: FaultReport
@@ -123,6 +124,7 @@ async def test_twenty_deaths_in_cancellations_give_back_once_for_each_coupon_tha
                 told += [one.member_id for one, answer in ends if answer is not None and answer.is_success]
             await _wait_finished(scene)
             await scene.world.wait_published(40)
+            fault_report.judge(await scene.judge_leftovers())
         sent_before = Counter({row.id: KILLS for row in await scene.world.events()})  # a kill may hit the relay as well
         fault_report.judge(await _judge(scene, told, spenders), await scene.judge_topic(sent_before))
         fault_report.measure(cancelled=str(len(told)), used=str(len(spenders)))
@@ -167,13 +169,13 @@ async def test_cancellation_that_another_has_finished_gives_nothing_more(
         fault_report.judge(await _finish_beside(scene, None))
 
 
+@pytest.mark.fault("G6", "without the status in the update: an instance frozen, another one finishes, thawed")
 async def test_without_the_status_in_the_update_points_are_given_back_twice(
-    postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path
+    postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path, fault_report: FaultReport
 ) -> None:
     """Two who finish one cancellation both give back."""
     async with open_guard_scene(postgres, kafka, tmp_path) as scene:
-        judgement = await _finish_beside(scene, "cancel-once")
-    assert judgement.failed(Rule.NOTHING_DOUBLED), judgement
+        fault_report.notice(await _finish_beside(scene, "cancel-once"), Rule.NOTHING_DOUBLED)
 
 
 async def _die_with_the_word(scene: GuardScene, without: str | None) -> Judgement:
@@ -201,10 +203,10 @@ async def test_wish_of_a_member_who_left_is_finished_by_another_instance(
         fault_report.judge(await _die_with_the_word(scene, None))
 
 
+@pytest.mark.fault("G6", "without the recorded wish: kill -9 with coupon_api's word")
 async def test_without_the_recorded_wish_points_are_never_given_back(
-    postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path
+    postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path, fault_report: FaultReport
 ) -> None:
     """Whoever asks coupon_api first and writes down later leaves a dead coupon that nobody pays for."""
     async with open_guard_scene(postgres, kafka, tmp_path) as scene:
-        judgement = await _die_with_the_word(scene, "cancel-record")
-    assert judgement.failed(Rule.NOTHING_LOST), judgement
+        fault_report.notice(await _die_with_the_word(scene, "cancel-record"), Rule.NOTHING_LOST)

@@ -65,14 +65,13 @@ async def test_coupon_that_two_hundred_ask_for_is_spent_once(
         fault_report.judge(await _race(scene, None))
 
 
+@pytest.mark.fault("G7", f"without the status in the update: {RACERS} calls race")
 async def test_without_the_status_in_the_update_a_coupon_is_spent_again_and_again(
-    postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path
+    postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path, fault_report: FaultReport
 ) -> None:
     """Each call spends it anew, and each is told something else."""
     async with open_guard_scene(postgres, kafka, tmp_path) as scene:
-        judgement = await _race(scene, "redeem-once")
-    assert judgement.failed(Rule.NOTHING_DOUBLED), judgement
-    assert judgement.failed(Rule.RIGHT_CONTENT), judgement
+        fault_report.notice(await _race(scene, "redeem-once"), Rule.NOTHING_DOUBLED, Rule.RIGHT_CONTENT)
 
 
 async def _die(scene: GuardScene, steady: HttpServiceProcess, hit: int, calls: int) -> Judgement:
@@ -96,6 +95,7 @@ async def test_coupon_whose_spending_was_never_answered_is_spent_and_told_when_a
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(900)
 @pytest.mark.fault("G7", f"{KILLS} kills of an instance that spends a coupon, before it answers")
 async def test_twenty_deaths_with_a_coupon_in_hand_spend_each_once(
     postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path, fault_report: FaultReport

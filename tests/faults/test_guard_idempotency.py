@@ -31,6 +31,7 @@ def _judge_answers(first: list[httpx.Response], again: list[httpx.Response]) -> 
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "is_at_points",
     [
@@ -68,6 +69,7 @@ async def test_twenty_kills_of_one_of_two_instances_leave_one_effect_for_each_ke
             await scene.judge_redemptions(),
             await scene.judge_payments(),
             await scene.judge_topic(sent_before),
+            await scene.judge_leftovers(),
             _judge_answers(answers, again),
         )
 
@@ -125,18 +127,20 @@ async def test_redemption_frozen_before_its_commit_holds_up_nobody_for_long_and_
         fault_report.judge(await scene.judge_redemptions(), await scene.judge_payments())
 
 
+@pytest.mark.fault("G4", "without the key's lock: a redemption frozen with its key in hand, and asked for elsewhere")
 async def test_without_the_key_s_lock_both_requests_redeem(
-    postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path
+    postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path, fault_report: FaultReport
 ) -> None:
     """Two requests with one key take two rewards, and the member pays twice."""
     async with open_guard_scene(postgres, kafka, tmp_path) as scene:
         first, meanwhile, judgement = await _race(scene, "idempotency-lock")
     assert [first.status_code, meanwhile.status_code] == [HTTPStatus.CREATED] * 2
-    assert judgement.failed(Rule.NOTHING_DOUBLED), judgement
+    fault_report.notice(judgement, Rule.NOTHING_DOUBLED)
 
 
+@pytest.mark.fault("G4", "without the stored answer: kill -9 after the commit")
 async def test_without_the_stored_answer_a_repetition_after_a_death_redeems_again(
-    postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path
+    postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path, fault_report: FaultReport
 ) -> None:
     """The commit was there and its answer never came; who asks again pays again."""
     async with open_guard_scene(postgres, kafka, tmp_path) as scene:
@@ -148,5 +152,4 @@ async def test_without_the_stored_answer_a_repetition_after_a_death_redeems_agai
             await doomed.wait_readiness(200)
             await other.wait_readiness(200)
             assert (await scene.redeem("m-1", doomed, other)).status_code == HTTPStatus.CREATED
-        judgement = await scene.judge_redemptions()
-    assert judgement.failed(Rule.NOTHING_DOUBLED), judgement
+        fault_report.notice(await scene.judge_redemptions(), Rule.NOTHING_DOUBLED)

@@ -61,6 +61,7 @@ async def _stop(service: HttpServiceProcess) -> Judgement:
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(900)
 @pytest.mark.fault("G3", f"{KILLS} kills of a relay, after its claim or after the broker's word")
 async def test_twenty_deaths_of_relays_lose_no_event_and_double_only_what_was_not_yet_marked(
     postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path, fault_report: FaultReport
@@ -127,8 +128,8 @@ async def _overtake(scene: GuardScene, without: str | None) -> Judgement:
             await _wait_told(scene, last)  # so the other one has looked, and has taken what it may
             frozen.process.thaw()
             await scene.world.wait_published(40)
-            assert [await _stop(frozen), await _stop(other)]
-    return await scene.judge_topic()
+            ends = await _stop(frozen) | await _stop(other)
+    return ends | await scene.judge_topic()
 
 
 @pytest.mark.fault("G3", "a relay frozen within its lease, another beside it")
@@ -141,19 +142,27 @@ async def test_relay_leaves_alone_what_another_holds(
 
 
 @pytest.mark.parametrize(
-    ("guard", "rule"), [("outbox-lease", Rule.NOTHING_DOUBLED), ("outbox-order", Rule.RIGHT_CONTENT)]
+    ("guard", "rule"),
+    [
+        pytest.param(
+            f"outbox-{guard}",
+            rule,
+            marks=pytest.mark.fault("G3", f"without the {guard}: another relay beside a frozen one"),
+        )
+        for guard, rule in (("lease", Rule.NOTHING_DOUBLED), ("order", Rule.RIGHT_CONTENT))
+    ],
 )
 async def test_without_the_lease_or_the_order_the_other_relay_is_noticed(
-    postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path, guard: str, rule: Rule
+    postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path, fault_report: FaultReport, guard: str, rule: Rule
 ) -> None:
     """Without the lease events come twice; without the order a coupon's second event comes before its first."""
     async with open_guard_scene(postgres, kafka, tmp_path) as scene:
-        judgement = await _overtake(scene, guard)
-    assert judgement.failed(rule), judgement
+        fault_report.notice(await _overtake(scene, guard), rule)
 
 
+@pytest.mark.fault("G3", "without the mark after the broker's word: kill -9 after the claim")
 async def test_without_the_mark_after_the_broker_s_word_a_death_loses_events(
-    postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path
+    postgres: PostgresServer, kafka: KafkaServer, tmp_path: Path, fault_report: FaultReport
 ) -> None:
     """Rows that are marked when they are claimed are lost with whoever claimed them."""
     async with open_guard_scene(postgres, kafka, tmp_path) as scene:
@@ -164,6 +173,5 @@ async def test_without_the_mark_after_the_broker_s_word_a_death_loses_events(
         async with scene.reward_store(without="outbox-mark", **SHORT_LEASES) as next_one:
             await _redeem_beside(scene, "m-last")
             await scene.world.wait_published(40)
-            await _stop(next_one)
-        judgement = await scene.judge_topic()
-    assert judgement.failed(Rule.NOTHING_LOST), judgement
+            assert (await _stop(next_one)).is_ok
+        fault_report.notice(await scene.judge_topic(), Rule.NOTHING_LOST)

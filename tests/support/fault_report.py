@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.judgement import Judgement
+from tests.support.judgement import Judgement, Rule
 
 PROPERTY: Final = "fault"
 
@@ -18,12 +18,14 @@ class FaultReport:
         row: the fault's name in docs/faults.md.
         injected: what was done, in a few words.
         judgement: everything that was judged so far.
+        noticed: the rules that failed where a guard was taken out, as they should.
         measured: figures that are reported and not asserted: a name, and the figure with its unit.
     """
 
     row: str
     injected: str
     judgement: Judgement = field(default_factory=Judgement)
+    noticed: set[Rule] = field(default_factory=set)
     measured: dict[str, str] = field(default_factory=dict)
 
     def judge(self, *judgements: Judgement) -> None:
@@ -31,6 +33,17 @@ class FaultReport:
         for judgement in judgements:
             self.judgement |= judgement
             assert judgement.is_ok, f"{self.row}: {judgement}"
+
+    def notice(self, judgement: Judgement, *rules: Rule) -> None:
+        """Add what was found without a guard; the test fails at the first of these rules that holds all the same."""
+        for rule in rules:
+            assert judgement.failed(rule), f"{self.row}: nothing is wrong with {rule} without the guard; {judgement}"
+            self.noticed.add(rule)
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether some rule was looked at."""
+        return bool(self.judgement.differences or self.noticed)
 
     def measure(self, **figures: str) -> None:
         """Add figures that the table shows."""
@@ -41,7 +54,10 @@ class FaultReport:
         return {
             "row": self.row,
             "injected": self.injected,
-            "marks": self.judgement.marks(),
+            "marks": [
+                "noticed" if rule in self.noticed else mark
+                for rule, mark in zip(Rule, self.judgement.marks(), strict=True)
+            ],
             "measured": self.measured,
             "passed": is_passed,
         }

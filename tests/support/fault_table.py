@@ -39,7 +39,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Let a row travel with its test's report; one that judged nothing has not passed."""
     report: pytest.TestReport = yield  # type: ignore[assignment]  # pluggy sends the hook's result
     if call.when == "call" and (fault := item.stash.get(_REPORT, None)) is not None:
-        if report.passed and not fault.judgement.differences:
+        if report.passed and not fault.is_judged:
             report.outcome = "failed"
             report.longrepr = f"{fault.row} passed without any judgement"
         report.user_properties.append((_PROPERTY, fault.line(is_passed=report.passed)))

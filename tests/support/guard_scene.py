@@ -61,6 +61,13 @@ PATIENT: Final = {
 Order = dict[str, Any]  # Any: what httpx takes as body and headers
 
 _COME_BACK: Final = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
+_LEFT_BEHIND: Final = """
+select format('backend %s holds an advisory lock', pid) as what from pg_locks
+where locktype = 'advisory' and database = (select oid from pg_database where datname = $1)
+union all
+select format('backend %s is %s', pid, state) from pg_stat_activity
+where datname = $1 and state like 'idle in transaction%'
+"""
 _TOLD_SECONDS: Final = 60.0
 _TRIES_PAUSE_SECONDS: Final = 0.1
 
@@ -162,6 +169,18 @@ class GuardScene:
                 if points != self.enrolled[member] - spent[member]
             ),
         )
+
+    async def judge_leftovers(self) -> Judgement:
+        """Look for open transactions and locks on keys that the dead have left in the rewards database (L6)."""
+        left: list[str] = []
+
+        async def are_gone() -> bool:
+            left[:] = [row["what"] for row in await self.coupons.fetch(_LEFT_BEHIND, self.place.database)]
+            return not left
+
+        with contextlib.suppress(TimeoutError):
+            await eventually(are_gone, seconds=10)
+        return judge(Rule.NO_LEAK, left)
 
     async def claims(self) -> set[tuple[UUID, object]]:
         """Return the rows of the outbox that some relay has in hand, each with the end of its lease."""

@@ -43,6 +43,17 @@ def test_report_fails_its_test_at_the_first_difference_and_keeps_it() -> None:
     assert report.line(is_passed=False)["marks"][6] == "FAILED"
 
 
+def test_row_without_a_guard_shows_the_rule_that_noticed() -> None:
+    """What fails there is what was asked for; a rule that holds without the guard fails the test."""
+    assert not FaultReport("G3", "nothing yet").is_judged
+    report = FaultReport("G3", "without the lease")
+    report.notice(judge(Rule.NOTHING_DOUBLED, ["e-1 is stored 2 times"]), Rule.NOTHING_DOUBLED)
+    assert report.is_judged
+    assert report.line(is_passed=True)["marks"] == ["-", "noticed", *["-"] * 6]
+    with pytest.raises(AssertionError, match="nothing is wrong with L1 without the guard"):
+        report.notice(judge(Rule.NOTHING_LOST), Rule.NOTHING_LOST)
+
+
 @pytest.mark.parametrize("lines", [["new"], []])
 def test_page_keeps_what_is_not_its_part(lines: Sequence[str]) -> None:
     """Only what stands between the part's marks is written anew, however often."""

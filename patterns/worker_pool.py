@@ -68,8 +68,6 @@ class WorkerPool(Generic[J, R]):
     def __init__(self, fn: Callable[[J], Coroutine[Any, Any, R]], workers: int, capacity: int | None = None) -> None:
         if workers < 1:
             raise ValueError(f"workers must be 1 or more, not {workers}")
-        if capacity is not None and capacity < 0:
-            raise ValueError(f"capacity must be 0 or more, not {capacity}")
         queue = 2 * workers if capacity is None else capacity
         self._fn = fn
         self._size = workers

@@ -41,7 +41,7 @@ TESTS_OF = {
     "error_group": ("test_error_group.py", "test_error_group_cancel.py", "test_error_group_limit.py"),
     "once": ("test_once.py", "test_once_threads.py"),
     "select": CHANNEL_TESTS,
-    "shutdown": ("test_shutdown.py",),  # a process that a test starts does not see the fault
+    "shutdown": ("test_shutdown.py", "test_shutdown_signals.py"),  # a process that a test starts does not see the fault
     "sync_channel": ("test_sync_channel.py", "test_sync_channel_shuffled.py"),
     "worker_pool": ("test_worker_pool.py", "test_worker_pool_property.py"),
 }

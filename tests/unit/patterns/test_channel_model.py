@@ -344,5 +344,5 @@ def test_channels_and_selects_do_what_their_model_does() -> None:
 @pytest.mark.thorough
 @pytest.mark.timeout(300)
 def test_channels_and_selects_do_what_their_model_does_for_long() -> None:
-    """The same with 2,000 runs of 100 steps."""
-    run_state_machine_as_test(ChannelMachine, settings=settings(max_examples=2_000, stateful_step_count=100))
+    """The same with 1,000 runs of 50 steps."""
+    run_state_machine_as_test(ChannelMachine, settings=settings(max_examples=1_000, stateful_step_count=50))

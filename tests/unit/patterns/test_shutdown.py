@@ -131,7 +131,8 @@ def test_end_of_the_budget_cuts_the_phase_off_and_skips_the_rest() -> None:
         await asyncio.sleep(4)
         result = await stop.run(("quick", two), ("slow", hang), ("never", two))
         assert outcomes(result) == [("quick", 2, "done"), ("slow", 4, "cut off"), ("never", 0, "skipped")]
-        assert now() == 10
+        assert (now(), result.seconds) == (10, 6)
+        assert stop.statistics().remaining_seconds == 0
         assert isinstance(result.forced_by, DeadlineExceeded)
         assert str(result.forced_by) == "the budget of 10 s is over"
         assert result.left_over[0].startswith(f"slow: cut off at {__file__}:")
@@ -186,21 +187,38 @@ def test_budget_ends_also_when_no_stop_was_run() -> None:
     assert bubble(main) == 11
 
 
-def test_phase_that_refuses_its_cancel_is_given_up() -> None:
-    """After cancel_seconds more a phase that does not end is reported as stuck, and the stop returns without it."""
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [({}, 11), ({"cancel_seconds": 2}, 12), ({"cancel_seconds": 0.5}, 10.5), ({"cancel_seconds": 0}, 10)],
+)
+def test_phase_that_refuses_its_cancel_is_given_up(options: dict[str, float], seconds: float) -> None:
+    """After cancel_seconds more, or one, a phase that does not end is stuck, and the stop goes on."""
 
     async def main() -> None:
-        stop = Shutdown(10, cancel_seconds=2)
+        stop = Shutdown(10, **options)  # type: ignore[arg-type]  # a table of keyword arguments
         result = await stop.run(("stubborn", refuse_to_end), ("never", two))
-        assert outcomes(result) == [("stubborn", 12, "stuck"), ("never", 0, "skipped")]
+        assert outcomes(result) == [("stubborn", seconds, "stuck"), ("never", 0, "skipped")]
         assert result.left_over[0].startswith("stubborn: stuck at ")
-        assert now() == 12
+        assert now() == seconds
         (task,) = asyncio.all_tasks() - {asyncio.current_task()}
         coroutine = task.get_coro()
         assert asyncio.iscoroutine(coroutine)
         with pytest.raises(ValueError, match="out"):
             coroutine.throw(ValueError("out"))  # nothing else gets it out
         task.cancel()
+
+    bubble(main)
+
+
+def test_stop_that_has_ended_is_not_forced_later() -> None:
+    """When all phases have run, the end of the budget no longer matters."""
+
+    async def main() -> None:
+        stop = Shutdown(10)
+        result = await stop.run(("quick", two))
+        await asyncio.sleep(100)
+        assert result.is_clean
+        assert not stop.forced.is_done
 
     bubble(main)
 

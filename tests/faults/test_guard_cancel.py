@@ -23,11 +23,11 @@ from tests.support.guard_scene import (
     armed,
     ask,
     open_guard_scene,
-    seeded,
     wait_frozen,
 )
 from tests.support.judgement import Judgement, Rule, judge, judge_progress
 from tests.support.ledger import digest, judge_units
+from tests.support.seeds import seeded
 from tests.support.service_process import HttpServiceProcess
 from tests.support.stored_coupon import put_coupon
 

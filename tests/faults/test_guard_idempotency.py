@@ -13,8 +13,9 @@ import pytest
 
 from sandbox.servers import KafkaServer, PostgresServer
 from tests.support.fault_report import FaultReport
-from tests.support.guard_scene import KILLED, KILLS, PATIENT, GuardScene, armed, open_guard_scene, seeded, wait_frozen
+from tests.support.guard_scene import KILLED, KILLS, PATIENT, GuardScene, armed, open_guard_scene, wait_frozen
 from tests.support.judgement import Judgement, Rule, judge
+from tests.support.seeds import seeded
 
 POINTS: Final = ("after-begin", "after-key", "after-insert", "after-commit")
 MEMBERS_A_KILL: Final = 20

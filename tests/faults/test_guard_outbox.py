@@ -23,11 +23,11 @@ from tests.support.guard_scene import (
     GuardScene,
     armed,
     open_guard_scene,
-    seeded,
     wait_frozen,
 )
 from tests.support.judgement import Judgement, Rule, judge_end
 from tests.support.reward_store_contract import HEADERS, LEASE
+from tests.support.seeds import seeded
 from tests.support.service_process import HttpServiceProcess
 
 LONG_LEASE = {"RELAY__LEASE_SECONDS": "300"}

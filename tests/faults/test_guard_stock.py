@@ -13,10 +13,11 @@ import pytest
 from sandbox.servers import KafkaServer, PostgresServer
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
-from tests.support.guard_scene import KILLED, KILLS, PRICE, GuardScene, armed, ask, open_guard_scene, seeded
+from tests.support.guard_scene import KILLED, KILLS, PRICE, GuardScene, armed, ask, open_guard_scene
 from tests.support.judgement import Judgement, Rule
 from tests.support.ledger import digest, judge_units
 from tests.support.reward_store_contract import some_reward
+from tests.support.seeds import seeded
 from tests.support.service_process import HttpServiceProcess
 
 RACERS: Final = 200

@@ -8,7 +8,8 @@ import pytest
 from sandbox.instance import Service
 from tests.support.fault_report import FaultReport
 from tests.support.flow import open_flow
-from tests.support.guard_scene import KILLS, seeded
+from tests.support.guard_scene import KILLS
+from tests.support.seeds import seeded
 
 ROWS: Final = {Service.REWARD_STORE: "H7", Service.COUPON_CONSUMER: "K2"}
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import secrets
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -11,7 +10,6 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from random import Random
 from typing import Any, Final
 from uuid import UUID
 
@@ -70,13 +68,6 @@ where datname = $1 and state like 'idle in transaction%'
 """
 _TOLD_SECONDS: Final = 60.0
 _TRIES_PAUSE_SECONDS: Final = 0.1
-
-
-def seeded(what: str) -> Random:
-    """Return a source of chance whose seed is shown when the test fails."""
-    seed = secrets.randbits(32)
-    print(f"{what} seed {seed}")  # noqa: T201 - shown when the test fails
-    return Random(seed)
 
 
 def armed(point: str, hit: int = 1, action: str = "kill") -> dict[str, str]:

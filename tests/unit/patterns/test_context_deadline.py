@@ -51,6 +51,22 @@ def test_deadline_is_a_time_of_the_loops_clock() -> None:
     bubble(main)
 
 
+def test_deadline_counts_from_the_clock_and_not_from_its_zero() -> None:
+    """Late in the loop's life, too, a past deadline ends a context at birth and an earlier one beats its parent's."""
+
+    async def main() -> None:
+        await asyncio.sleep(100)
+        with background().with_deadline(50) as past:
+            assert isinstance(past.err, DeadlineExceeded)
+        with background().with_deadline(103) as ctx, ctx.with_deadline(102) as child:
+            assert (ctx.deadline, child.deadline) == (103, 102)
+            await child.wait()
+            assert now() == 102
+            assert not ctx.is_done
+
+    bubble(main)
+
+
 def test_cancel_before_the_deadline_stops_its_timer() -> None:
     """The error is ContextCancelled for good, and no timer is left in the loop."""
 

@@ -133,6 +133,8 @@ def test_pool_without_workers_has_room_for_all_results_that_nobody_read() -> Non
         assert (pool.statistics().unread, pool.statistics().queued) == (6, 5)
         for worker in workers_of(pool):
             worker.cancel()
+        await wait_idle()
+        assert (pool.statistics().unread, pool.statistics().queued) == (11, 0)
         await feeder
         results = await read_all(pool)
         assert [result.error is None for result in results] == [True] * 6 + [False] * 5

@@ -28,8 +28,13 @@ TOKENS: Final[Mapping[Caller, str]] = {
     "operator": sign_token("ops-1", "operator", SECRET, lifetime_seconds=86_400),
 }
 
-# Short, so that what never ends is soon refused; long enough for a busy machine to send what does end.
-_LIMITS: Final = {"HTTP__HEADER_TIMEOUT_SECONDS": "3", "HTTP__BODY_TIMEOUT_SECONDS": "3"}
+# Short, so that what never ends is soon refused; long enough for a busy machine to send what does end, and to read
+# the answer to what was too much.
+_LIMITS: Final = {
+    "HTTP__HEADER_TIMEOUT_SECONDS": "5",
+    "HTTP__BODY_TIMEOUT_SECONDS": "5",
+    "HTTP__LINGER_SECONDS": "5",
+}
 
 _KEY: Final = (
     "insert into idempotency_keys (subject, route, key, body_hash, status, response) values ($1, $2, $3, '', 201, '{}')"

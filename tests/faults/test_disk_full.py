@@ -112,7 +112,7 @@ async def test_full_wal_disk_is_a_database_that_is_gone(
                 disk.free()
                 await server.start()
                 back_seconds = await trade.wait_back()
-            await trade.report(fault_report, back_seconds)
+                await trade.report(fault_report, back_seconds)
 
 
 @pytest.mark.fault("H20", "the disk of Postgres' temporary files too small for a sort")

@@ -15,14 +15,14 @@ from tests.support.fault_report import FaultReport
 from tests.support.judgement import judge_time
 from tests.support.redeemers import outcome
 from tests.support.shop import open_shop
-from tests.support.trade import REQUEST_SECONDS, Trade, open_trade
+from tests.support.trade import POOL_MAX, REQUEST_SECONDS, Trade, open_trade
 
 AWAY_SECONDS: Final = 3.0
 UNAVAILABLE: Final = "503 dependency-unavailable"
 LATE: Final = "504 deadline-exceeded"
 ROOM: Final = 20
-TRIES_A_SECOND: Final = 10.0
-"""Ten times the two that one connection and a second of pause make at most."""
+TRIES_A_SECOND: Final = 10.0 * POOL_MAX
+"""Ten times what a whole pool makes that tries once a second."""
 
 
 async def read_reward(trade: Trade) -> str:

@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SECONDS_OF_TRAFFIC := $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),)
 READY := $(VENV)/.locked
 
-.PHONY: help demo demo-compose check test test-containers test-compose faults soak bench links token lock format clean
+.PHONY: help demo demo-compose check test test-containers test-compose faults soak mutants audit bench links token lock format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,12 @@ faults: $(READY) ## every fault, row by row: what was injected and which rules h
 
 soak: $(READY) ## orderly stops under load (STOPS=1000), or random faults with an audit at the end (MINUTES=60)
 	$(BIN)/python -m tests.soak $(if $(STOPS),--stops $(STOPS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+mutants: $(READY) ## small faults in patterns/, one at a time: each must be noticed by a test or explained in docs/mutants.md
+	$(BIN)/python -m tests.mutation
+
+audit: $(READY) ## ask the open database of vulnerabilities about the locked packages (needs a network; make check asks nobody)
+	$(BIN)/python -m deploy.dependency_audit requirements/*.txt
 
 bench: $(READY) ## ratios against references measured in the same run; rewrites docs/benchmarks.md (SERVERS=compose: its Apache Kafka column)
 	$(BIN)/python -m tests.benchmarks $(if $(SERVERS),--servers $(SERVERS))

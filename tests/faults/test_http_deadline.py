@@ -106,15 +106,19 @@ async def _redeem(orders: OrderBook) -> int:
 @pytest.mark.fault("H3", "SIGTERM, a redemption waits for a lock longer than its deadline")
 async def test_request_cut_before_its_commit_is_rolled_back(tmp_path: Path, fault_report: FaultReport) -> None:
     """The client is told 503 or 504, nothing of the request is stored, and the same key then redeems once."""
-    async with open_system(tmp_path) as system, _administrator(system) as administrator:
+    async with (
+        open_system(tmp_path) as system,
+        _administrator(system) as administrator,
+        _administrator(system) as holder,  # one in a transaction sees the activity as it was at its first look
+    ):
         await plant(make_seed(1, 1_000), system.rewards_url)
         async with open_fault_proxy(system.postgres.port) as proxy:
             instance = await _start_short(system, proxy)
             with Ledger(tmp_path) as ledger:
                 orders = OrderBook(system, ledger)
-                lock = administrator.transaction()
+                lock = holder.transaction()
                 await lock.start()
-                await administrator.execute("select from rewards where reward_id = $1 for update", REWARD)
+                await holder.execute("select from rewards where reward_id = $1 for update", REWARD)
                 asked = await _ask(orders, administrator, "Lock")
                 told, end = await _stop_and_cut(system, instance, asked)
                 fault_report.judge(end)

@@ -50,7 +50,7 @@ class Soak:
         Raises:
             ServerError: a request failed, an instance did not start, or it did not end with status 0.
         """
-        async with self._platform() as (flow, _):
+        async with self._platform(is_proxied=False) as (flow, _):
             await flow.wait_requests(50)
             async with (
                 _busy(flow.system, Service.REWARD_STORE, "/v1/rewards?limit=20") as browsing,
@@ -68,21 +68,22 @@ class Soak:
             TimeoutError: something did not come back.
             ServerError: an instance did not start.
         """
-        async with self._platform() as (flow, proxy):
+        async with self._platform(is_proxied=True) as (flow, proxy):
             await flow.wait_requests(50)
             judgement, done = await Chaos(flow, proxy, Random(self.seed), self.say).run(seconds)
             return await self._judge(flow, judgement, done, failures_allowed=True)
 
     @asynccontextmanager
-    async def _platform(self) -> AsyncIterator[tuple[Flow[System], FaultProxy]]:
-        """Start servers, a proxy before the database, services and traffic; stop everything on leaving."""
+    async def _platform(self, *, is_proxied: bool) -> AsyncIterator[tuple[Flow[System], FaultProxy]]:
+        """Start servers, services and traffic, if asked with the proxy before Postgres; stop everything on leaving."""
         members = make_seed(_MEMBERS, _POINTS)
         async with (
             open_system(self.directory) as system,
             open_fault_proxy(system.postgres.port, seed=self.seed) as proxy,
         ):
             await plant(members, system.rewards_url)
-            system.postgres_port = proxy.port
+            if is_proxied:
+                system.postgres_port = proxy.port
             await asyncio.gather(*(system.start(service) for service in Service))
             async with flow_on(system, self.directory, members, rate=self.rate, seed=self.seed) as flow:
                 yield flow, proxy

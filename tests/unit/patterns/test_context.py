@@ -187,10 +187,14 @@ def test_without_cancel_cannot_be_cancelled() -> None:
 
 
 def test_ended_contexts_are_not_kept() -> None:
-    """A parent that lives on does not remember the contexts that were derived from it and have ended."""
+    """A parent does not remember the contexts that were derived from it and have ended, be it before it or with it."""
     with background().with_cancel() as parent:
         for _ in range(100):
             with parent.with_timeout(3600) as child:
                 child.with_cancel()
         gc.collect()
+        assert parent.statistics().children == 0
+        parent.with_cancel()
+        assert parent.statistics().children == 1
+        parent.cancel()
         assert parent.statistics().children == 0

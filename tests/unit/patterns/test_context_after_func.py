@@ -1,12 +1,13 @@
 """Context: functions that run after its end."""
 
 import asyncio
+import gc
 import threading
 from contextvars import ContextVar
 
 import pytest
 
-from patterns import Context, background
+from patterns import Channel, Context, _launch, background
 from patterns.bubble import bubble, wait_idle
 from tests.support.spinning import spin_until
 
@@ -74,13 +75,35 @@ def test_stop_tells_whether_it_prevented_the_call() -> None:
     bubble(main)
 
 
+def test_after_func_that_only_itself_can_reach_is_kept_until_it_ends() -> None:
+    """The collector does not take its task, which bears the function's name; once it has ended nobody keeps it."""
+
+    async def wait_for_nobody() -> None:
+        await Channel[int]().receive()
+
+    async def main() -> None:
+        with background().with_cancel() as ctx:
+            ctx.after_func(wait_for_nobody)
+        await wait_idle()
+        gc.collect()
+        (task,) = asyncio.all_tasks() - {asyncio.current_task()}
+        assert task.get_name() == f"after-{wait_for_nobody.__qualname__}"
+        task.cancel()
+        await wait_idle()
+        assert not _launch._running
+
+    bubble(main)
+
+
 def test_after_func_without_a_loop_runs_in_a_thread_of_its_own() -> None:
     """A plain function runs beside the canceller; an async one is refused, for there is no loop for it."""
     ran: list[int] = []
+    threads: list[threading.Thread] = []
     done = threading.Event()
 
     def run() -> None:
         ran.append(threading.get_ident())
+        threads.append(threading.current_thread())
         done.set()
 
     async def run_async() -> None:
@@ -94,6 +117,8 @@ def test_after_func_without_a_loop_runs_in_a_thread_of_its_own() -> None:
         done.wait()
     spin_until(lambda: all(thread.ident != ran[0] for thread in threading.enumerate()))
     assert ran[0] != threading.get_ident()
+    assert threads[0].daemon
+    assert threads[0].name.endswith("<locals>.run")
 
 
 def test_failure_of_an_after_func_reaches_the_loops_exception_handler() -> None:

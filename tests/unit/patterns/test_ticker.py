@@ -246,6 +246,7 @@ def test_after_in_a_thread() -> None:
     spin_until(no_timer_thread)
     channel = after(3600)
     assert not no_timer_thread()
+    spin_until(lambda: bool(THREAD_CLOCK._changed._waiters))  # type: ignore[attr-defined]  # the thread sleeps
     del channel
     gc.collect()
     spin_until(no_timer_thread)

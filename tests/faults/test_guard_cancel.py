@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from http import HTTPStatus
 from pathlib import Path
+from random import Random
 from typing import Final
 
 import httpx
@@ -24,6 +25,8 @@ from tests.support.guard_scene import (
     ask,
     open_guard_scene,
     wait_frozen,
+    wait_ready_or_dead,
+    work_until_killed,
 )
 from tests.support.judgement import Judgement, Rule, judge, judge_progress
 from tests.support.ledger import digest, judge_units
@@ -32,8 +35,8 @@ from tests.support.service_process import HttpServiceProcess
 from tests.support.stored_coupon import put_coupon
 
 POINTS: Final = ("after-cancelling", "after-coupon-cancelled", "after-give-back", "after-cancelled")
-MEMBERS_A_KILL: Final = 8
-SPENDERS_A_KILL: Final = 2
+MEMBERS_A_ROUND: Final = 8
+SPENDERS_A_ROUND: Final = 2
 # As long as the default times of its steps need on a busy machine, and no longer.
 LEASES: Final = {"CANCEL__LEASE_SECONDS": "11", "CANCEL__INTERVAL_SECONDS": "0.5"}
 _BACK: Final = digest("points given back")
@@ -86,6 +89,40 @@ async def _judge(scene: GuardScene, told: Iterable[str] = (), spenders: Iterable
     return units | judge(Rule.RIGHT_CONTENT, contradictions) | progress
 
 
+async def _cancel_once(redemption: Redemption, service: HttpServiceProcess) -> httpx.Response | None:
+    """Ask once and take what comes, perhaps nothing."""
+    async with service.client(redemption.member_id, connections=1) as client:
+        try:
+            return await client.post(f"/v1/redemptions/{redemption.redemption_id}/cancel")
+        except httpx.TransportError:
+            return None
+
+
+async def _let_some_arrive(
+    scene: GuardScene, redemptions: list[Redemption], coupon_api: HttpServiceProcess, random: Random
+) -> list[str]:
+    """Let about half of the coupons arrive at coupon_api, and the first of them be spent; return who has spent."""
+    for number, one in enumerate(redemptions):
+        if number < SPENDERS_A_ROUND or random.random() < 0.5:
+            await put_coupon(scene.coupons, one.coupon())
+    spent = redemptions[:SPENDERS_A_ROUND]
+    for one in spent:
+        answer = await ask(one.member_id, f"/v1/coupons/{one.coupon_code}/redeem", [coupon_api])
+        assert answer.status_code == HTTPStatus.OK, answer.text
+    return [one.member_id for one in spent]
+
+
+async def _cancel_all(
+    redemptions: list[Redemption], doomed: HttpServiceProcess, steady: HttpServiceProcess, random: Random
+) -> list[str]:
+    """Let all members cancel at once, of whom about half ask again elsewhere; return who was told that it is done."""
+    calls = [
+        _cancel(one, doomed, steady) if random.random() < 0.5 else _cancel_once(one, doomed) for one in redemptions
+    ]
+    ends = zip(redemptions, await asyncio.gather(*calls), strict=True)
+    return [one.member_id for one, answer in ends if answer is not None and answer.is_success]
+
+
 @pytest.mark.thorough
 @pytest.mark.timeout(900)
 @pytest.mark.fault("G6", f"{KILLS} kills at the steps of a cancellation")
@@ -101,42 +138,23 @@ async def test_twenty_deaths_in_cancellations_give_back_once_for_each_coupon_tha
         async with scene.reward_store(**_settings(coupon_api), **LEASES) as steady:
             await steady.wait_readiness(200)
             for kill in range(KILLS):
-                redemptions = [await _redemption_of(scene, f"m-{kill}-{number}") for number in range(MEMBERS_A_KILL)]
-                for number, one in enumerate(redemptions):
-                    if number < SPENDERS_A_KILL or random.random() < 0.5:  # else it has not arrived there yet
-                        await put_coupon(scene.coupons, one.coupon())
-                for one in redemptions[:SPENDERS_A_KILL]:
-                    answer = await ask(one.member_id, f"/v1/coupons/{one.coupon_code}/redeem", [coupon_api])
-                    assert answer.status_code == HTTPStatus.OK, answer.text
-                    spenders.append(one.member_id)
                 point = armed(random.choice(POINTS), random.randrange(1, 4))
                 async with scene.reward_store(**_settings(coupon_api), **LEASES, **point) as doomed:
-                    await doomed.wait_readiness(200)
-                    patient = [random.random() < 0.5 for _ in redemptions]
-                    answers = await asyncio.gather(
-                        *(
-                            _cancel(one, doomed, steady) if asks_again else _cancel_once(one, doomed)
-                            for one, asks_again in zip(redemptions, patient, strict=True)
-                        )
-                    )
-                    assert await doomed.process.wait(20) == KILLED, doomed.process.log.read_text()
-                ends = zip(redemptions, answers, strict=True)
-                told += [one.member_id for one, answer in ends if answer is not None and answer.is_success]
+                    await wait_ready_or_dead(doomed)
+
+                    async def cancel(number: int, kill: int = kill, doomed: HttpServiceProcess = doomed) -> None:
+                        members = [f"m-{kill}-{number}-{one}" for one in range(MEMBERS_A_ROUND)]
+                        redemptions = [await _redemption_of(scene, member) for member in members]
+                        spenders.extend(await _let_some_arrive(scene, redemptions, coupon_api, random))
+                        told.extend(await _cancel_all(redemptions, doomed, steady, random))
+
+                    await work_until_killed(doomed, cancel)
             await _wait_finished(scene)
             await scene.world.wait_published(40)
             fault_report.judge(await scene.judge_leftovers())
         sent_before = Counter({row.id: KILLS for row in await scene.world.events()})  # a kill may hit the relay as well
         fault_report.judge(await _judge(scene, told, spenders), await scene.judge_topic(sent_before))
         fault_report.measure(cancelled=str(len(told)), used=str(len(spenders)))
-
-
-async def _cancel_once(redemption: Redemption, service: HttpServiceProcess) -> httpx.Response | None:
-    """Ask once and take what comes, perhaps nothing."""
-    async with service.client(redemption.member_id, connections=1) as client:
-        try:
-            return await client.post(f"/v1/redemptions/{redemption.redemption_id}/cancel")
-        except httpx.TransportError:
-            return None
 
 
 async def _finish_beside(scene: GuardScene, without: str | None) -> Judgement:

@@ -1,6 +1,7 @@
 """G4: one idempotency key has one effect and one answer, whoever dies or races on the way."""
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections import Counter
@@ -13,13 +14,22 @@ import pytest
 
 from sandbox.servers import KafkaServer, PostgresServer
 from tests.support.fault_report import FaultReport
-from tests.support.guard_scene import KILLED, KILLS, PATIENT, GuardScene, armed, open_guard_scene, wait_frozen
+from tests.support.guard_scene import (
+    KILLS,
+    PATIENT,
+    GuardScene,
+    armed,
+    open_guard_scene,
+    wait_frozen,
+    work_until_killed,
+)
 from tests.support.judgement import Judgement, Rule, judge
 from tests.support.seeds import seeded
+from tests.support.service_process import HttpServiceProcess
 
 POINTS: Final = ("after-begin", "after-key", "after-insert", "after-commit")
-MEMBERS_A_KILL: Final = 20
-HITS_MOST: Final = 8  # fewer than the pool has connections: so many requests are at work at once on any machine
+MEMBERS_A_ROUND: Final = 20
+HITS_MOST: Final = 8
 # Leases short enough for the rows of the dead, long enough for the default times of a statement on a busy machine.
 LEASES: Final = {"KAFKA__DELIVERY_TIMEOUT_SECONDS": "2", "RELAY__LEASE_SECONDS": "10"}
 
@@ -51,18 +61,22 @@ async def test_twenty_kills_of_one_of_two_instances_leave_one_effect_for_each_ke
     async with open_guard_scene(postgres, kafka, tmp_path) as scene, scene.reward_store(**LEASES) as steady:
         await steady.wait_readiness(200)
         for kill in range(KILLS):
-            asking = [f"m-{kill}-{number}" for number in range(MEMBERS_A_KILL)]
-            await scene.enrol(*asking)
             point = armed(random.choice(POINTS), random.randrange(1, HITS_MOST + 1)) if is_at_points else {}
             async with scene.reward_store(**LEASES, **point) as doomed:
                 await doomed.wait_readiness(200)
-                calls = [asyncio.create_task(scene.redeem(member, doomed, steady)) for member in asking]
-                if not is_at_points:
-                    await asyncio.sleep(random.uniform(0, 0.2))
-                    doomed.process.send_signal(signal.SIGKILL)
-                answers += await asyncio.gather(*calls)
-                members += asking
-                assert await doomed.process.wait(20) == KILLED, doomed.process.log.read_text()
+
+                async def redeem(number: int, kill: int = kill, doomed: HttpServiceProcess = doomed) -> None:
+                    asking = [f"m-{kill}-{number}-{one}" for one in range(MEMBERS_A_ROUND)]
+                    await scene.enrol(*asking)
+                    calls = [asyncio.create_task(scene.redeem(member, doomed, steady)) for member in asking]
+                    if not is_at_points:
+                        await asyncio.sleep(random.uniform(0, 0.2))
+                        with contextlib.suppress(ProcessLookupError):
+                            doomed.process.send_signal(signal.SIGKILL)
+                    answers.extend(await asyncio.gather(*calls))
+                    members.extend(asking)
+
+                await work_until_killed(doomed, redeem)
         again = [await scene.redeem(member, steady) for member in members]
         await scene.world.wait_published(40)
         sent_before = Counter({row.id: KILLS for row in await scene.world.events()})  # a kill may hit the relay as well

@@ -13,7 +13,7 @@ import pytest
 from sandbox.servers import KafkaServer, PostgresServer
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
-from tests.support.guard_scene import KILLED, KILLS, PRICE, GuardScene, armed, ask, open_guard_scene
+from tests.support.guard_scene import KILLS, PRICE, GuardScene, armed, ask, open_guard_scene, work_until_killed
 from tests.support.judgement import Judgement, Rule
 from tests.support.ledger import digest, judge_units
 from tests.support.reward_store_contract import some_reward
@@ -21,6 +21,7 @@ from tests.support.seeds import seeded
 from tests.support.service_process import HttpServiceProcess
 
 RACERS: Final = 200
+RACERS_A_ROUND: Final = 20
 KINDS: Final = 20
 LAST: Final = "rw-last"
 POOR: Final = "m-poor"
@@ -128,15 +129,16 @@ async def test_twenty_deaths_with_the_last_item_in_hand_sell_each_once(
     async with open_guard_scene(postgres, kafka, tmp_path) as scene, scene.reward_store() as steady:
         await steady.wait_readiness(200)
         for kill in range(KILLS):
-            item = f"rw-{kill}"
-            members = [f"m-{kill}-{number}" for number in range(20)]
-            await scene.enrol(*members)
-            await scene.world.put_reward(some_reward(item, points_cost=PRICE, stock=1))
             async with scene.reward_store(**armed(random.choice(["after-insert", "after-commit"]))) as doomed:
                 await doomed.wait_readiness(200)
-                answers = await asyncio.gather(
-                    *(scene.redeem(member, doomed, steady, reward_id=item) for member in members)
-                )
-                assert await doomed.process.wait(20) == KILLED, doomed.process.log.read_text()
-            fault_report.judge(await _judge(scene, answers, item))
+
+                async def race(number: int, kill: int = kill, doomed: HttpServiceProcess = doomed) -> None:
+                    item = f"rw-{kill}-{number}"
+                    members = [f"m-{kill}-{number}-{one}" for one in range(RACERS_A_ROUND)]
+                    await scene.enrol(*members)
+                    await scene.world.put_reward(some_reward(item, points_cost=PRICE, stock=1))
+                    calls = (scene.redeem(member, doomed, steady, reward_id=item) for member in members)
+                    fault_report.judge(await _judge(scene, await asyncio.gather(*calls), item))
+
+                await work_until_killed(doomed, race)
         fault_report.judge(await scene.judge_payments(), await scene.judge_leftovers())

@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -68,11 +68,31 @@ where datname = $1 and state like 'idle in transaction%'
 """
 _TOLD_SECONDS: Final = 60.0
 _TRIES_PAUSE_SECONDS: Final = 0.1
+_NOTICED_SECONDS: Final = 3.0
 
 
 def armed(point: str, hit: int = 1, action: str = "kill") -> dict[str, str]:
     """Return the settings of a process that dies, or freezes, at its so many-th arrival at a point."""
     return {"CRASH__IS_TEST": "true", "CRASH__POINT": point, "CRASH__HIT": str(hit), "CRASH__ACTION": action}
+
+
+async def work_until_killed(service: HttpServiceProcess, work: Callable[[int], Awaitable[object]]) -> None:
+    """Do a round of work, and another, until the service has died at its point: on a busy machine one may not do."""
+    for number in itertools.count():
+        await work(number)
+        with contextlib.suppress(TimeoutError):
+            status = await service.process.wait(_NOTICED_SECONDS)
+            assert status == KILLED, service.process.log.read_text()
+            return
+
+
+async def wait_ready_or_dead(service: HttpServiceProcess) -> None:
+    """Wait until a service is ready, or has died: what others left behind may bring it to its point at once."""
+
+    async def is_either() -> bool:
+        return not service.process.is_running or await service.readiness() == HTTPStatus.OK
+
+    await eventually(is_either, seconds=40, pause_seconds=0.05)
 
 
 async def wait_frozen(service: HttpServiceProcess) -> None:

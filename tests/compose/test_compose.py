@@ -131,7 +131,7 @@ async def _await_restart_by_engine(container_id: str) -> None:
 
     async def is_back() -> bool:
         (now,) = await inspect(container_id)
-        return now["RestartCount"] == 1 and now["State"]["Health"]["Status"] == "healthy"
+        return bool(now["RestartCount"] == 1 and now["State"]["Health"]["Status"] == "healthy")
 
     await eventually(is_back, seconds=120, pause_seconds=0.5)
 

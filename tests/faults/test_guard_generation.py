@@ -33,7 +33,9 @@ async def test_batches_read_before_a_refused_one_are_dropped_with_it(world: Worl
     fault_report.judge(await _rewind_and_undo_under_load(world, None))
 
 
-async def test_without_the_generation_guard_the_refused_records_are_left_out(world: World) -> None:
+@pytest.mark.fault("G2", f"without the guard: {ROUNDS} rewinds that are undone at once")
+async def test_without_the_generation_guard_the_refused_records_are_left_out(
+    world: World, fault_report: FaultReport
+) -> None:
     """The batch behind the refused one begins, as the offset says, where that one began, and steps over its records."""
-    judgement = await _rewind_and_undo_under_load(world, "generation")
-    assert judgement.failed(Rule.NOTHING_LOST), judgement
+    fault_report.notice(await _rewind_and_undo_under_load(world, "generation"), Rule.NOTHING_LOST)

@@ -36,7 +36,8 @@ async def test_rewind_in_the_middle_of_a_transaction_is_obeyed(world: World, fau
     fault_report.measure(coupons_that_came_again=str(lost))
 
 
-async def test_without_the_offset_guard_a_rewind_is_overrun(world: World) -> None:
+@pytest.mark.fault("G1", f"without the guard: {ROUNDS} rewinds in the middle of a transaction")
+async def test_without_the_offset_guard_a_rewind_is_overrun(world: World, fault_report: FaultReport) -> None:
     """The transaction takes the offset forward over everything that the operator wanted back."""
-    judgement, lost = await _rewind_under_load(world, "offset")
-    assert judgement.failed(Rule.NOTHING_LOST), f"{lost} coupons all came again: {judgement}"
+    judgement, _ = await _rewind_under_load(world, "offset")
+    fault_report.notice(judgement, Rule.NOTHING_LOST)

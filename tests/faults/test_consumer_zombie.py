@@ -80,8 +80,9 @@ async def test_transaction_of_a_member_that_was_overtaken_changes_nothing(
 
 @pytest.mark.thorough
 @pytest.mark.timeout(300)
-async def test_without_the_offset_guard_it_takes_the_offset_back(world: World) -> None:
+@pytest.mark.fault("G1", "without the guard: a member frozen in mid-transaction, overtaken, thawed")
+async def test_without_the_offset_guard_it_takes_the_offset_back(world: World, fault_report: FaultReport) -> None:
     """Records that were settled are read and settled again; that no coupon shows it is the versions' merit alone."""
     judgement = await _judge_late_transaction(world, "offset")
-    assert judgement.failed(Rule.NOTHING_DOUBLED), judgement
+    fault_report.notice(judgement, Rule.NOTHING_DOUBLED)
     assert not judgement.failed(Rule.NOTHING_LOST, Rule.RIGHT_CONTENT), judgement

@@ -34,11 +34,11 @@ check: $(READY) ## format, lint, types, import contracts, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/unit --numprocesses auto --dist worksteal
+	$(BIN)/pytest tests/unit -m 'not thorough' --numprocesses auto --dist worksteal
 
 test: $(READY) ## every test that needs no Docker: unit, integration, end to end, faults
-	$(BIN)/pytest tests/unit/patterns --numprocesses auto --dist worksteal --timeout 60 --cov --cov-report=term
-	$(BIN)/pytest tests/unit --ignore=tests/unit/patterns --numprocesses auto --dist worksteal
+	$(BIN)/pytest tests/unit/patterns -m 'not thorough' --numprocesses auto --dist worksteal --timeout 60 --cov --cov-report=term
+	$(BIN)/pytest tests/unit --ignore=tests/unit/patterns -m 'not thorough' --numprocesses auto --dist worksteal
 	$(BIN)/pytest tests --ignore=tests/unit -m 'not thorough' --numprocesses auto --dist worksteal
 
 test-containers: $(READY) ## the tests on PostgreSQL and Apache Kafka from their images, and those that need them (needs Docker)

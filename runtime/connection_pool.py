@@ -70,9 +70,10 @@ class ConnectionPool:
     """Hold up to ``pool_max`` connections, opened when they are needed, the most recently used one lent first.
 
     Waiting borrowers are served in order, at most ``acquire_timeout_seconds`` each and at most ``waiting_max`` of them;
-    then ``PoolExhausted``. While no server answers, borrowers are refused at once and a new connection is tried at most
-    once a second or so. Cancellation never harms the pool: a borrower cancelled in a query gives back a connection that
-    is rolled back aside, within ``repair_timeout_seconds``, or cut. Bound to the event loop that made it.
+    then ``PoolExhausted``. While no server answers, tries to connect (at most ``pool_max`` at once) come after pauses
+    that grow to a second, and in a pause borrowers are refused at once. Cancellation never harms the pool: a borrower
+    cancelled in a query gives back a connection that is rolled back aside, within ``repair_timeout_seconds``, or cut.
+    Bound to the event loop that made it.
     """
 
     def __init__(self, settings: PostgresSettings, connect: Connect, *, rng: random.Random | None = None) -> None:

@@ -3,10 +3,10 @@
 import pytest
 
 from tests.support.consumer_judge import judge_steps, judge_world, recorded_steps
-from tests.support.coupon_consumer_process import armed
 from tests.support.coupon_consumer_world import World
 from tests.support.coupon_events import some_event
 from tests.support.fault_report import FaultReport
+from tests.support.service_process import armed
 
 LATE = ("Ownership lost: another member stored these records", "Batch of an older assignment dropped")
 

@@ -5,11 +5,11 @@ import signal
 import pytest
 
 from tests.support.consumer_judge import judge_steps, judge_world, recorded_steps, stop_and_judge
-from tests.support.coupon_consumer_process import armed
 from tests.support.coupon_consumer_world import World
 from tests.support.coupon_events import cancelled, some_event
 from tests.support.fault_report import FaultReport
 from tests.support.seeds import seeded
+from tests.support.service_process import armed
 
 KILLS = 20
 KILLED = 128 + signal.SIGKILL

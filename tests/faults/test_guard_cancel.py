@@ -21,7 +21,6 @@ from tests.support.guard_scene import (
     PATIENT,
     PRICE,
     GuardScene,
-    armed,
     ask,
     open_guard_scene,
     wait_frozen,
@@ -31,7 +30,7 @@ from tests.support.guard_scene import (
 from tests.support.judgement import Judgement, Rule, judge, judge_progress
 from tests.support.ledger import digest, judge_units
 from tests.support.seeds import seeded
-from tests.support.service_process import HttpServiceProcess
+from tests.support.service_process import HttpServiceProcess, armed
 from tests.support.stored_coupon import put_coupon
 
 POINTS: Final = ("after-cancelling", "after-coupon-cancelled", "after-give-back", "after-cancelled")

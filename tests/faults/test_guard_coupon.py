@@ -13,11 +13,11 @@ from loyalty.coupon import FIRST_VERSION, Coupon
 from sandbox.servers import KafkaServer, PostgresServer
 from tests.support.coupon_store_contract import some_coupon
 from tests.support.fault_report import FaultReport
-from tests.support.guard_scene import KILLS, GuardScene, armed, ask, open_guard_scene, work_until_killed
+from tests.support.guard_scene import KILLS, GuardScene, ask, open_guard_scene, work_until_killed
 from tests.support.judgement import Judgement, Rule, judge
 from tests.support.ledger import digest, judge_units
 from tests.support.seeds import seeded
-from tests.support.service_process import HttpServiceProcess
+from tests.support.service_process import HttpServiceProcess, armed
 from tests.support.stored_coupon import put_coupon
 
 RACERS: Final = 200

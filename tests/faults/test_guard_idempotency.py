@@ -14,18 +14,10 @@ import pytest
 
 from sandbox.servers import KafkaServer, PostgresServer
 from tests.support.fault_report import FaultReport
-from tests.support.guard_scene import (
-    KILLS,
-    PATIENT,
-    GuardScene,
-    armed,
-    open_guard_scene,
-    wait_frozen,
-    work_until_killed,
-)
+from tests.support.guard_scene import KILLS, PATIENT, GuardScene, open_guard_scene, wait_frozen, work_until_killed
 from tests.support.judgement import Judgement, Rule, judge
 from tests.support.seeds import seeded
-from tests.support.service_process import HttpServiceProcess
+from tests.support.service_process import HttpServiceProcess, armed
 
 POINTS: Final = ("after-begin", "after-key", "after-insert", "after-commit")
 MEMBERS_A_ROUND: Final = 20

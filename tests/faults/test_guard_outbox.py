@@ -15,20 +15,11 @@ import pytest
 from sandbox.servers import KafkaServer, PostgresServer
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
-from tests.support.guard_scene import (
-    ENDED,
-    KILLED,
-    KILLS,
-    SHORT_LEASES,
-    GuardScene,
-    armed,
-    open_guard_scene,
-    wait_frozen,
-)
+from tests.support.guard_scene import ENDED, KILLED, KILLS, SHORT_LEASES, GuardScene, open_guard_scene, wait_frozen
 from tests.support.judgement import Judgement, Rule, judge_end
 from tests.support.reward_store_contract import HEADERS, LEASE
 from tests.support.seeds import seeded
-from tests.support.service_process import HttpServiceProcess
+from tests.support.service_process import HttpServiceProcess, armed
 
 LONG_LEASE = {"RELAY__LEASE_SECONDS": "300"}
 MEMBERS = ("m-1", "m-2", "m-3")

@@ -13,12 +13,12 @@ import pytest
 from sandbox.servers import KafkaServer, PostgresServer
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
-from tests.support.guard_scene import KILLS, PRICE, GuardScene, armed, ask, open_guard_scene, work_until_killed
+from tests.support.guard_scene import KILLS, PRICE, GuardScene, ask, open_guard_scene, work_until_killed
 from tests.support.judgement import Judgement, Rule
 from tests.support.ledger import digest, judge_units
 from tests.support.reward_store_contract import some_reward
 from tests.support.seeds import seeded
-from tests.support.service_process import HttpServiceProcess
+from tests.support.service_process import HttpServiceProcess, armed
 
 RACERS: Final = 200
 RACERS_A_ROUND: Final = 20

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Literal
 
 from sandbox.servers import KafkaServer, PostgresServer
 from sandbox.servers.address import free_port
@@ -28,11 +27,6 @@ class CouponConsumerProcess(ServiceProcess):
             metrics[f'lp_kafka_consumer_{kind}_total{{name="default"}}'] for kind in ("assigned", "revoked", "lost")
         )
         return assigned, revoked, lost
-
-
-def armed(point: str, hit: int = 1, action: Literal["kill", "freeze"] = "kill") -> dict[str, str]:
-    """Return the settings of a process that dies, or freezes, at its so many-th arrival at a point."""
-    return {"CRASH__IS_TEST": "true", "CRASH__POINT": point, "CRASH__HIT": str(hit), "CRASH__ACTION": action}
 
 
 def _variables(postgres: PostgresServer, database: str, bootstrap: str, topic: str, **settings: str) -> dict[str, str]:

@@ -71,11 +71,6 @@ _TRIES_PAUSE_SECONDS: Final = 0.1
 _NOTICED_SECONDS: Final = 3.0
 
 
-def armed(point: str, hit: int = 1, action: str = "kill") -> dict[str, str]:
-    """Return the settings of a process that dies, or freezes, at its so many-th arrival at a point."""
-    return {"CRASH__IS_TEST": "true", "CRASH__POINT": point, "CRASH__HIT": str(hit), "CRASH__ACTION": action}
-
-
 async def work_until_killed(service: HttpServiceProcess, work: Callable[[int], Awaitable[object]]) -> None:
     """Do a round of work, and another, until the service has died at its point: on a busy machine one may not do."""
     for number in itertools.count():

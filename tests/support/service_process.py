@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import httpx
 import orjson
@@ -143,6 +143,11 @@ def postgres_variables(server: PostgresServer, database: str, role: str) -> dict
         "POSTGRES__USER": role,
         "POSTGRES__PASSWORD": PASSWORDS[role],
     }
+
+
+def armed(point: str, hit: int = 1, action: Literal["kill", "freeze"] = "kill") -> dict[str, str]:
+    """Return the settings of a process that dies, or freezes, at its so many-th arrival at a point."""
+    return {"CRASH__IS_TEST": "true", "CRASH__POINT": point, "CRASH__HIT": str(hit), "CRASH__ACTION": action}
 
 
 def environment_of(service: str, variables: dict[str, str]) -> dict[str, str]:

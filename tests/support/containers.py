@@ -27,6 +27,7 @@ KAFKA_IMAGE: Final = "apache/kafka:4.1.1"
 _READY_SECONDS: Final = 90.0
 _STOP_SECONDS: Final = 30
 _POLL_SECONDS: Final = 0.1
+_FREEZE_TRIES: Final = 10
 _PAUSED: Final = "paused"
 
 # One broker that is its own controller. It is advertised under its port on this machine's loopback, and speaks with
@@ -107,7 +108,18 @@ class ContainerServer:
         return self._log
 
     def freeze(self) -> None:
-        """Suspend all its processes (`docker pause`)."""
+        """Suspend all its processes (`docker pause`).
+
+        Raises:
+            APIError: the engine could not, several times: one that waits for a busy disk cannot be suspended.
+        """
+        from docker.errors import APIError
+
+        for _ in range(_FREEZE_TRIES - 1):
+            with contextlib.suppress(APIError):
+                self._container.get_wrapped_container().pause()
+                return
+            time.sleep(_POLL_SECONDS)
         self._container.get_wrapped_container().pause()
 
     def thaw(self) -> None:

@@ -39,10 +39,12 @@ TESTS_OF = {
     "channel": CHANNEL_TESTS,
     "context": CONTEXT_TESTS,
     "error_group": ("test_error_group.py", "test_error_group_cancel.py", "test_error_group_limit.py"),
+    "mutex": ("test_mutex.py", "test_budget.py"),
     "once": ("test_once.py", "test_once_threads.py"),
     "select": CHANNEL_TESTS,
     "shutdown": ("test_shutdown.py", "test_shutdown_signals.py"),  # a process that a test starts does not see the fault
     "sync_channel": ("test_sync_channel.py", "test_sync_channel_shuffled.py"),
+    "wait_group": ("test_wait_group.py", "test_wait_group_misuse.py"),
     "worker_pool": ("test_worker_pool.py", "test_worker_pool_sizes.py", "test_worker_pool_property.py"),
 }
 """Which test files look at a module, the quickest first; `test_<module>.py` where nothing is said."""

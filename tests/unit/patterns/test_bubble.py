@@ -204,15 +204,24 @@ def test_task_that_refuses_its_cancel_after_a_deadlock_does_not_hang() -> None:
 
 
 def test_main_function_that_leaves_a_waiting_task_behind_is_a_deadlock() -> None:
-    """When main has returned the clock stands: a task that still waits, be it for a timer, is named."""
+    """When main has returned the clock stands: a task that still waits, be it for a timer, is named, and cleans up."""
+    cleaned: list[float] = []
+
+    async def wait() -> None:
+        try:
+            await asyncio.sleep(1)
+        finally:
+            await asyncio.sleep(5)
+            cleaned.append(now())
 
     async def main() -> str:
-        asyncio.create_task(asyncio.sleep(1), name="forgotten")  # noqa: RUF006  # forgotten on purpose
+        asyncio.create_task(wait(), name="forgotten")  # noqa: RUF006  # forgotten on purpose
         return "done"
 
     with pytest.raises(DeadlockError, match="main function has returned") as caught:
         bubble(main)
     assert "task 'forgotten'" in str(caught.value)
+    assert cleaned == [5]
 
 
 def test_task_left_behind_may_finish_what_needs_no_time() -> None:

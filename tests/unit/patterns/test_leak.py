@@ -222,17 +222,39 @@ def test_check_names_each_leak() -> None:
     bubble(main)
 
 
-def test_operation_that_waits_is_named() -> None:
-    """Behind the line stands the operation of the library that the task is in."""
+@pytest.mark.parametrize(
+    ("function", "operation"), [(blocked_send, "Channel.send"), (blocked_sleep, "sleep"), (blocked_awaitable, None)]
+)
+def test_operation_that_waits_is_named(
+    function: Callable[[], Coroutine[Any, Any, None]], operation: str | None
+) -> None:
+    """Behind the line stands the operation of the library that the task is in, however deep it waits in there."""
 
     async def main() -> str:
-        task = asyncio.create_task(blocked_send())
+        task = asyncio.create_task(function())
         await wait_idle()
         site = describe_task(task)
         task.cancel()
         return site.waits_at
 
-    assert bubble(main).endswith("in blocked_send (Channel.send)")
+    site = bubble(main)
+    assert site.endswith(f"in {function.__name__} ({operation})" if operation else "in Forever.__await__")
+
+
+def test_creation_site_is_the_line_that_asks_the_factory() -> None:
+    """A loop that is not written in Python puts no frame of its own between the maker of a task and the factory."""
+
+    async def main() -> str:
+        loop = asyncio.get_running_loop()
+        factory = loop.get_task_factory()
+        assert factory is not None
+        task = factory(loop, blocked_sleep())  # asks the factory
+        assert isinstance(task, asyncio.Task)
+        site = describe_task(task)
+        task.cancel()
+        return site.created_at
+
+    assert bubble(main).startswith(line_of("asks the factory"))
 
 
 async def test_task_made_before_recording_began_has_an_unknown_creation_site() -> None:

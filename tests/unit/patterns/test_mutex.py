@@ -312,6 +312,24 @@ def test_writer_that_gives_up_lets_the_readers_behind_it_in() -> None:
     bubble(main)
 
 
+def test_reader_that_gives_up_is_no_longer_counted() -> None:
+    """A cancel in the middle of the queue takes out that waiter alone, before any turn is given."""
+
+    async def main() -> None:
+        mutex = RWMutex()
+        async with mutex.write():
+            writer = asyncio.create_task(mutex.write().__aenter__())
+            await wait_idle()
+            reader = asyncio.create_task(mutex.read().__aenter__())
+            await wait_idle()
+            reader.cancel()
+            await wait_idle()
+            assert (mutex.statistics().waiting_readers, mutex.statistics().waiting_writers) == (0, 1)
+        await writer
+
+    bubble(main)
+
+
 def test_reader_writer_cancel_at_the_wake_up_tick_passes_the_turn_on() -> None:
     """In 1,000 interleavings of leave and cancel in one tick the last waiter gets its turn, whatever kind it is."""
 

@@ -124,9 +124,12 @@ def test_thread_alone_cannot_run_an_async_initialiser() -> None:
     async def build() -> int:
         return 1
 
-    for once in (OnceValue(build), OnceValue(lambda: build())):  # noqa: PLW0108  # hides that it is async
+    seen = OnceValue(build)
+    hidden = OnceValue(lambda: build())  # noqa: PLW0108  # hides that it is async
+    for once, attempts in ((seen, 0), (hidden, 1)):  # one is refused beforehand, one when it was begun
         with pytest.raises(RuntimeError, match="needs a task"):
             once.get_sync()
+        assert once.statistics() == OnceStatistics(state="new", waiting=0, attempts=attempts)
         assert asyncio.run(once.get()) == 1
 
 

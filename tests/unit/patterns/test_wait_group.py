@@ -3,11 +3,12 @@
 import asyncio
 import gc
 import threading
+import weakref
+from typing import Any
 
 import pytest
 
 from patterns.bubble import bubble, wait_idle
-from patterns.errors import WaitGroupMisuseError
 from patterns.wait_group import WaitGroup, WaitGroupStatistics
 from tests.support.endings import fail
 from tests.support.shuffling_loop import run_shuffled
@@ -36,65 +37,6 @@ def test_wait_with_nothing_counted_returns_at_once() -> None:
     bubble(main)
 
 
-def test_count_below_zero_raises_and_changes_nothing() -> None:
-    """One done too many is refused at once, and the count stays true."""
-
-    async def main() -> None:
-        group = WaitGroup()
-        with pytest.raises(WaitGroupMisuseError, match="-1"):
-            group.done()
-        group.add(2)
-        with pytest.raises(WaitGroupMisuseError, match="-1"):
-            group.add(-3)
-        assert group.statistics().count == 2
-        group.add(-2)
-        await group.wait()
-
-    bubble(main)
-
-
-def test_add_inside_the_task_is_caught() -> None:
-    """A task that counts itself after the wait found nothing to wait for gets an error instead of being forgotten."""
-
-    async def main() -> None:
-        group = WaitGroup()
-
-        async def count_oneself() -> None:
-            group.add()
-            await asyncio.sleep(1)
-            group.done()
-
-        tasks = [asyncio.create_task(count_oneself()) for _ in range(2)]
-        await group.wait()
-        errors = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [type(error) for error in errors] == [WaitGroupMisuseError] * 2
-        assert "before the task is created" in str(errors[0])
-        assert group.statistics().count == 0
-
-    bubble(main)
-
-
-def test_add_by_a_task_that_ran_before_the_wait_is_no_misuse() -> None:
-    """A long-lived task may open a round after a wait found nothing: it did not come too late for that wait."""
-
-    async def main() -> None:
-        group = WaitGroup()
-        go_on = asyncio.Event()
-
-        async def work_later() -> None:
-            await go_on.wait()
-            group.add()
-            group.done()
-
-        task = asyncio.create_task(work_later())
-        await wait_idle()
-        await group.wait()
-        go_on.set()
-        await task
-
-    bubble(main)
-
-
 def test_group_is_used_again_after_a_wait() -> None:
     """Rounds follow one another, each with its own count and errors."""
 
@@ -105,26 +47,6 @@ def test_group_is_used_again_after_a_wait() -> None:
             with pytest.raises(ExceptionGroup) as caught:
                 await group.wait()
             assert [str(error) for error in caught.value.exceptions] == [f"round {round_number}"]
-        group.go(asyncio.sleep, 1)
-        await group.wait()
-
-    bubble(main)
-
-
-def test_use_before_a_wait_has_returned_is_refused() -> None:
-    """Between the end of a round and the return of its wait nothing may be counted: that wait would not see it."""
-
-    async def main() -> None:
-        group = WaitGroup()
-        group.add()
-        waiting = asyncio.create_task(group.wait())
-        await wait_idle()
-        group.done()
-        with pytest.raises(WaitGroupMisuseError, match="before the last wait has returned"):
-            group.add()
-        with pytest.raises(WaitGroupMisuseError, match="before the last wait has returned"):
-            group.go(asyncio.sleep, 1)
-        await waiting
         group.go(asyncio.sleep, 1)
         await group.wait()
 
@@ -163,10 +85,13 @@ def test_every_wait_of_a_round_raises() -> None:
 
 
 def test_error_that_nobody_waited_for_is_kept_for_the_next_wait() -> None:
-    """A round that ended without a wait leaves its error to the next round's."""
+    """A round that ended without a wait leaves its error to the next round's, also when an earlier one was reported."""
 
     async def main() -> None:
         group = WaitGroup()
+        group.go(fail, "reported")
+        with pytest.raises(ExceptionGroup):
+            await group.wait()
         group.go(fail, "first")
         await asyncio.sleep(1)
         group.go(fail, "second")
@@ -211,6 +136,55 @@ def test_cancelled_function_counts_as_ended_and_not_as_failed() -> None:
         group.go(cancel_itself)
         await group.wait()
         assert asyncio.get_running_loop().time() == 10
+
+    bubble(main)
+
+
+def test_task_of_a_cancelled_function_is_cancelled() -> None:
+    """The cancel of a function that has begun shows in its task, as it does without a group."""
+
+    async def main() -> None:
+        group = WaitGroup()
+        tasks: list[asyncio.Task[Any] | None] = []
+
+        async def cancel_itself() -> None:
+            tasks.append(asyncio.current_task())
+            raise asyncio.CancelledError
+
+        group.go(cancel_itself)
+        await group.wait()
+        assert [task is not None and task.cancelled() for task in tasks] == [True]
+
+    bubble(main)
+
+
+def test_function_is_kept_until_it_has_ended() -> None:
+    """The collector does not take a task that only the group knows of, and takes it once its function has ended."""
+
+    async def main() -> None:
+        group = WaitGroup()
+        tasks: list[weakref.ref[asyncio.Task[Any]]] = []
+        waits: list[weakref.ref[asyncio.Future[None]]] = []
+
+        async def wait_for_something() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.append(weakref.ref(task))
+            del task
+            future = asyncio.get_running_loop().create_future()
+            waits.append(weakref.ref(future))
+            await future
+
+        group.go(wait_for_something)
+        await wait_idle()
+        gc.collect()
+        future = waits[0]()
+        assert future is not None
+        future.set_result(None)
+        del future
+        await group.wait()
+        gc.collect()
+        assert tasks[0]() is None
 
     bubble(main)
 

@@ -83,11 +83,15 @@ class ChannelModel:
         self._end(party, Ending("cancelled"))
 
     def close(self, channel: int) -> None:
-        """Close a channel: whoever waits on it ends, in one of several ways if it wanted several things of it."""
+        """Close a channel: whoever waits on it ends, in one of several ways if it wanted several things of it.
+
+        Who waits to receive has found no value, and does not meet the send that it offers itself.
+        """
         self.channels[channel].is_closed = True
         for party in list(self.waiting):
-            if endings := self.endings_at_once([want for want in party.wants if want.channel == channel]):
-                self._end(party, *endings)
+            wants = [want for want in party.wants if want.channel == channel]
+            if wants:
+                self._end(party, *(Ending("end", channel) if value is None else Ending("closed") for _, value in wants))
 
     def pass_time(self) -> None:
         """Let every timeout pass."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from itertools import permutations
+from random import Random
 
 import pytest
 
@@ -106,6 +107,26 @@ def test_waiting_select_sees_a_close(capacity: int) -> None:
             await sending
 
     bubble(main)
+
+
+def test_close_ends_a_select_that_would_send_and_receive_by_itself() -> None:
+    """It ends in either way, since both are ready, and never with the value that it offers: 100 seeds see both."""
+
+    async def main() -> str:
+        channel: Channel[int] = Channel()
+        receiving = receive(channel)
+        selecting = asyncio.create_task(select(receiving, send(channel, 1), random=Random(next(seeds))))
+        await wait_idle()
+        channel.close()
+        try:
+            assert await selecting is receiving
+        except ChannelClosedError:
+            return "closed"
+        assert not receiving.ok
+        return "end"
+
+    seeds = iter(range(100))
+    assert {bubble(main) for _ in range(100)} == {"closed", "end"}
 
 
 def test_cancelled_select_leaves_every_queue() -> None:

@@ -39,6 +39,7 @@ TESTS_OF = {
     "channel": CHANNEL_TESTS,
     "context": CONTEXT_TESTS,
     "error_group": ("test_error_group.py", "test_error_group_cancel.py", "test_error_group_limit.py"),
+    "errors": ("test_shutdown_signals.py", "test_shutdown.py"),  # the one error that has code is a signal's
     "mutex": ("test_mutex.py", "test_budget.py"),
     "once": ("test_once.py", "test_once_threads.py"),
     "select": CHANNEL_TESTS,

@@ -90,6 +90,27 @@ def test_select_that_is_matched_waits_for_its_receiver_beyond_its_timeout(
         assert taking.cancelled() == is_cancelled
 
 
+def test_thread_select_whose_receiver_is_cancelled_looks_at_all_its_cases_again() -> None:
+    """A send that was matched and un-matched has not happened, and the other of two cases can."""
+    channel, other = Channel[int](), Channel[int](1)
+    alternative = receive(other)
+
+    def select_one() -> Case | Outcome:
+        return select_sync(send(channel, 1), alternative, timeout_seconds=10)
+
+    with ThreadPoolExecutor(1) as pool, asyncio.Runner() as runner:
+        taking = runner.get_loop().create_task(channel.receive())
+        runner.run(asyncio.sleep(0))
+        selecting = pool.submit(select_one)
+        spin_until(lambda: channel.statistics().waiting_receivers == 0)  # matched, while the receiver's loop rests
+        taking.cancel()
+        runner.run(asyncio.wait([taking]))
+        spin_until(lambda: other.statistics().waiting_receivers == 1)
+        other.send_nowait(2)
+        assert selecting.result() is alternative
+    assert channel.statistics().waiting_senders == 0
+
+
 def test_thread_select_raises_when_a_chosen_send_is_closed() -> None:
     """ChannelClosedError comes out of a select in a thread, and nothing stays behind."""
     closed, other = Channel[int](), Channel[int]()

@@ -32,6 +32,19 @@ async def points(pool: PostgresPool, account: int) -> int:
     return int(row["points"])
 
 
+async def wait_asleep(pool: PostgresPool) -> int:
+    """Wait until a backend sleeps, and return its process id: a cancel that comes before its statement does nothing."""
+    found: list[int] = []
+
+    async def is_asleep() -> bool:
+        sql = "select pid from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'"
+        found.extend(row["pid"] for row in await pool.fetch(sql))
+        return bool(found)
+
+    await eventually(is_asleep)
+    return found[0]
+
+
 async def take_points(connection: Connection, account: int, amount: int) -> None:
     """Take points from an account, inside the caller's transaction."""
     await connection.execute("update account set points = points - $2 where id = $1", account, amount)
@@ -114,12 +127,12 @@ async def test_a_cancel_in_a_query_ends_it_on_the_server_and_harms_no_one(pool: 
     """The query stops on the server, the connection is mended aside and lent again, and none is lost."""
     for _ in range(5):
         task = asyncio.create_task(pool.fetch_row("select pg_sleep(30) /* to be cancelled */"))
-        await asyncio.sleep(0.02)
+        await wait_asleep(pool)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await points(pool, 1) == 10
-    await eventually(lambda: pool.statistics().idle == pool.statistics().size)
+        await eventually(lambda: pool.statistics().idle == pool.statistics().size)
     left = await pool.fetch_row(
         "select count(*) from pg_stat_activity where state = 'active' and query like '%to be cancelled%'"
         " and pid <> pg_backend_pid()"
@@ -132,15 +145,13 @@ async def test_a_cancel_in_a_query_ends_it_on_the_server_and_harms_no_one(pool: 
 
 async def test_a_cancel_in_a_transaction_rolls_it_back(pool: PostgresPool) -> None:
     """A transaction cancelled after its update leaves no trace and no lock."""
-    updated = asyncio.Event()
 
     async def update_and_wait(connection: Connection) -> None:
         await take_points(connection, 1, 3)
-        updated.set()
         await connection.execute("select pg_sleep(30)")
 
     task = asyncio.create_task(pool.transaction(update_and_wait))
-    await updated.wait()
+    await wait_asleep(pool)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -328,11 +339,8 @@ async def test_an_idle_connection_that_was_ended_is_replaced_unseen(pool: Postgr
 
 async def test_a_connection_ended_in_a_query_is_told_as_unavailable(pool: PostgresPool) -> None:
     """A backend that dies under a query is DependencyUnavailable for that caller, and nothing for the next."""
-    async with pool.acquire() as connection:
-        pid = connection.get_server_pid()
     running = asyncio.create_task(pool.fetch_row("select pg_sleep(30)"))
-    await asyncio.sleep(0.02)
-    await pool.execute("select pg_terminate_backend($1)", pid)
+    await pool.execute("select pg_terminate_backend($1)", await wait_asleep(pool))
     with pytest.raises(DependencyUnavailable):
         await running
     assert await points(pool, 1) == 10

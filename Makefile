@@ -36,7 +36,7 @@ check: $(READY) ## format, lint, types, import contracts, unit tests
 	$(BIN)/lint-imports
 	$(BIN)/pytest tests/unit -m 'not thorough' --numprocesses auto --dist worksteal
 
-test: $(READY) ## every test that needs no Docker: unit, integration, end to end, faults
+test: $(READY) ## the tests that need no Docker: unit, integration, end to end, faults (the long ones: make faults)
 	$(BIN)/pytest tests/unit/patterns -m 'not thorough' --numprocesses auto --dist worksteal --timeout 60 --cov --cov-report=term
 	$(BIN)/pytest tests/unit --ignore=tests/unit/patterns -m 'not thorough' --numprocesses auto --dist worksteal
 	$(BIN)/pytest tests --ignore=tests/unit -m 'not thorough' --numprocesses auto --dist worksteal

@@ -54,7 +54,7 @@ class PostgresPool(ConnectionPool):
             try:
                 self.give_back_after(connection, error)
             except TransactionContended:
-                return await self.transaction(_fetch_row, sql, args, retries=_RETRIES - 1)
+                return await self.transaction(Connection.fetchrow, sql, *args, retries=_RETRIES - 1)
             raise
         self.give_back(connection)
         return row
@@ -65,7 +65,7 @@ class PostgresPool(ConnectionPool):
             async with self.acquire() as connection:
                 return await connection.fetch(sql, *args)
         except TransactionContended:
-            return await self.transaction(_fetch, sql, args, retries=_RETRIES - 1)
+            return await self.transaction(Connection.fetch, sql, *args, retries=_RETRIES - 1)
 
     async def execute(self, sql: str, *args: object) -> str:
         """Run one statement of its own transaction; return the server's tag, such as ``UPDATE 3``."""
@@ -73,7 +73,7 @@ class PostgresPool(ConnectionPool):
             async with self.acquire() as connection:
                 return await connection.execute(sql, *args)
         except TransactionContended:
-            return await self.transaction(_execute, sql, args, retries=_RETRIES - 1)
+            return await self.transaction(Connection.execute, sql, *args, retries=_RETRIES - 1)
 
     async def transaction(
         self,
@@ -167,18 +167,6 @@ class PostgresPool(ConnectionPool):
                 last = last_error.detail if last_error is not None else "none, no answer at all"
                 detail = f"no connection within {waited:.1f} s; last error: {last}"
                 raise DependencyUnavailable(DEPENDENCY, detail) from last_error
-
-
-async def _fetch_row(connection: Connection, sql: str, args: tuple[object, ...]) -> Row | None:
-    return await connection.fetchrow(sql, *args)
-
-
-async def _fetch(connection: Connection, sql: str, args: tuple[object, ...]) -> list[Row]:
-    return await connection.fetch(sql, *args)
-
-
-async def _execute(connection: Connection, sql: str, args: tuple[object, ...]) -> str:
-    return await connection.execute(sql, *args)
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from patterns import Channel, Context
+from runtime.backoff import Backoff
 from runtime.consumer_settings import ConsumerSettings
 from runtime.kafka_batch import Assigned, Batch, KafkaReadError
 from runtime.kafka_client import is_fatal
@@ -25,7 +26,10 @@ BuildClient: TypeAlias = Callable[[dict[str, Any]], Consumer]  # Any: as above
 
 _log = get_logger(__name__)
 _RECORD_OVERHEAD_BYTES: Final = 256  # what a record costs in memory beside payload and key: objects, usual headers
-_SEEK_SECONDS: Final = 30.0
+_SEEK_SECONDS_FIRST: Final = 10.0
+_SEEK_SECONDS_MOST: Final = 60.0
+_REJOINS_MAX: Final = 5
+_REJOINS_FORGOTTEN_SECONDS: Final = 600.0
 _COUNTED: Final = ("polls", "records", "records_dropped", "assigned", "revoked", "lost", "commits_failed", "errors")
 _OUT_OF_RANGE: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})  # noqa: SLF001 - the client's names for its local errors begin so
 
@@ -61,7 +65,7 @@ class _Order:
     partition: int
     generation: int
     offset: int | None
-    give_up_at: float
+    asked_at: float
 
 
 class KafkaReader(Generic[T]):
@@ -101,10 +105,13 @@ class KafkaReader(Generic[T]):
         self._damper = LogDamper()
         self._fatal: KafkaError | None = None
         self._ends: dict[int, int] = {}
+        self._joins = Backoff(_SEEK_SECONDS_FIRST, _SEEK_SECONDS_MOST)
+        self._joined_at = 0.0
+        self._seek_seconds = 0.0
 
     def order(self, partition: int, generation: int, offset: int | None) -> None:
         """Ask the thread to seek and read on from an offset, or else to stand still and ask for one."""
-        self._orders.append(_Order(partition, generation, offset, time.monotonic() + _SEEK_SECONDS))
+        self._orders.append(_Order(partition, generation, offset, time.monotonic()))
 
     def ends(self) -> dict[int, int]:
         """Return the ends of partitions as the last fetches told them."""
@@ -123,9 +130,7 @@ class KafkaReader(Generic[T]):
         client: Consumer | None = None
         try:
             client = self._build(self._complete_settings())
-            client.subscribe(
-                [self._settings.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-            )
+            self._join(client)
             while not ctx.is_done:
                 self._turn(client)
         except Exception as error:  # noqa: BLE001 - handed to the loop, which raises it
@@ -143,6 +148,13 @@ class KafkaReader(Generic[T]):
             "logger": logging.getLogger("confluent_kafka"),
             "log_level": 2,  # not the client's line for each failed connection: `_on_error` tells of these, damped
         }
+
+    def _join(self, client: Consumer) -> None:
+        self._joined_at = time.monotonic()
+        self._seek_seconds = self._joins.fail()
+        client.subscribe(
+            [self._settings.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
 
     def _close(self, client: Consumer | None) -> None:
         if client is None:
@@ -162,12 +174,12 @@ class KafkaReader(Generic[T]):
             self._note_ends(client)
         timeout_seconds = self._settings.poll_timeout_seconds
         if self._hand_over(timeout_seconds):
-            self._go_on(client)
+            self._stand_still(client, is_paused=False)
             records = client.consume(1, timeout_seconds)
             if records and self._settings.chunk_records > 1:
                 records += client.consume(self._settings.chunk_records - 1, 0)
         else:
-            self._stand_still(client)
+            self._stand_still(client, is_paused=True)
             records = client.consume(1, 0)  # nothing comes from paused partitions: this keeps the membership alive
         self._last_poll_at = time.monotonic()
         self._counts["polls"] += 1
@@ -188,17 +200,36 @@ class KafkaReader(Generic[T]):
                 self._orders.append(order)
 
     def _seek(self, client: Consumer, order: _Order, offset: int) -> bool:
-        """Go to the offset and read on; False while the client is not yet ready to seek there."""
+        """Go to the offset and read on; False while the client is not ready to seek there."""
         try:
             client.seek(self._at(order.partition, offset))
         except KafkaException as error:
-            if error.args[0].code() != KafkaError._STATE or time.monotonic() >= order.give_up_at:  # noqa: SLF001 - as above
+            if error.args[0].code() != KafkaError._STATE:  # noqa: SLF001 - as above
                 raise
+            if time.monotonic() >= max(order.asked_at, self._joined_at) + self._seek_seconds:
+                self._join_anew(client)
             return False
         self._places[order.partition] = _Place(order.generation, offset)
         if not self._is_paused:
             client.resume([self._at(order.partition)])
         return True
+
+    def _join_anew(self, client: Consumer) -> None:
+        """Leave the group and join it, because a partition cannot be sought in for long: only an assignment starts it.
+
+        A client that fetched at an offset that is gone stops reading that partition, and refuses every seek from then
+        on; whether it says so depends on what was paused in the meantime. A topic made anew is the usual cause.
+
+        Raises:
+            KafkaReadError: It helped nothing several times in a row.
+        """
+        if time.monotonic() - self._joined_at > _REJOINS_FORGOTTEN_SECONDS:
+            self._joins.reset()
+        if self._joins.failures > _REJOINS_MAX:
+            raise KafkaReadError("the client refuses to seek, in every new assignment too")
+        _log.warning("Joining the group anew: the client refuses to seek", times=self._joins.failures)
+        client.unsubscribe()
+        self._join(client)
 
     def _hand_over(self, timeout_seconds: float) -> bool:
         """Hand over what is held, in order; False when there is no room within the time."""
@@ -221,15 +252,11 @@ class KafkaReader(Generic[T]):
             self._held.popleft()
         return True
 
-    def _stand_still(self, client: Consumer) -> None:
-        if not self._is_paused:
-            self._is_paused = True
-            client.pause([self._at(partition) for partition in self._places])
-
-    def _go_on(self, client: Consumer) -> None:
-        if self._is_paused:
-            self._is_paused = False
-            client.resume([self._at(partition) for partition in self._places])
+    def _stand_still(self, client: Consumer, *, is_paused: bool) -> None:
+        if is_paused != self._is_paused:
+            self._is_paused = is_paused
+            set_all = client.pause if is_paused else client.resume
+            set_all([self._at(partition) for partition in self._places])
 
     def _accept(self, client: Consumer, records: Sequence[Record]) -> None:
         chunks: dict[int, list[Record]] = {}

@@ -1,6 +1,8 @@
 """What every test may use."""
 
+import signal
 from pathlib import Path
+from signal import Signals
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -53,8 +55,13 @@ _CONTAINER_START_SECONDS = 60
 
 
 def pytest_configure() -> None:
-    """Refuse a setting that would be taken for another."""
+    """Refuse a setting that would be taken for another, and give the processes of tests the usual signals.
+
+    A shell starts what it leaves in the background without SIGINT, and `nohup` without SIGHUP; children inherit that.
+    """
     check_kind()
+    signal.signal(Signals.SIGINT, signal.default_int_handler)
+    signal.signal(Signals.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

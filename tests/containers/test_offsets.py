@@ -111,3 +111,22 @@ async def test_topic_made_anew_under_load_is_read_from_its_beginning(world: Worl
         assert await world.fetch_value("select count(distinct topic_id) from consumer_offsets") == 2
         await service.wait_readiness(200)
     await world.assert_exact()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_topic_made_anew_is_noticed_by_the_reading_alone(world: World, protocol: str) -> None:
+    """A fetch at an offset that is gone stops the client for good: the group is joined anew, with no restart."""
+    never = {"CHECK_SECONDS": "3600", "BROKER_DOWN_SECONDS": "3600"}
+    async with world.consumer(CONSUMER__GROUP_PROTOCOL=protocol, **never) as service:
+        await world.produce([some_event() for _ in range(600)])
+        await world.wait_stored()
+        await make_topic_anew(world.kafka, world.topic)
+        await world.produce([some_event() for _ in range(60)])
+        await service.wait_event("Joining the group anew: the client refuses to seek", seconds=60)
+
+        async def is_stored() -> bool:
+            return await world.stored_records() == world.records
+
+        await eventually(is_stored, seconds=60)
+    await world.assert_exact()

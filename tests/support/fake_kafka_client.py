@@ -31,6 +31,8 @@ class FakeKafkaClient:
     Attributes:
         calls: every call that changes something, in order.
         unready_seeks: how many seeks are refused first, as the real client does right after an assignment.
+        stopped: partitions in which every seek is refused until they are assigned anew, as the real client does after
+            a fetch from an offset that is gone.
     """
 
     def __init__(self, script: Iterable[Step], on_end: Callable[[], object]) -> None:
@@ -40,6 +42,7 @@ class FakeKafkaClient:
         self.paused: set[int] = set()
         self.positions: dict[int, int] = {}
         self.unready_seeks = 0
+        self.stopped: set[int] = set()
         self.commit_error: KafkaError | None = None
         self.is_closed = False
         self.settings: dict[str, Any] = {}  # Any: as the real client takes them
@@ -72,6 +75,12 @@ class FakeKafkaClient:
         self._callbacks = callbacks
         self.calls.append(("subscribe", *topics))
 
+    def unsubscribe(self) -> None:
+        """Leave the group: the next poll tells of the revocation."""
+        self.calls.append(("unsubscribe",))
+        owned = tuple(self.positions)
+        self._script.appendleft(lambda client: client.revoke(*owned))
+
     def consume(self, num_messages: int, timeout: float) -> list[Record]:  # noqa: ARG002 - the real one's name
         """Run one step, then return what unpaused partitions have from their positions on."""
         if num_messages == 1:
@@ -91,6 +100,7 @@ class FakeKafkaClient:
     def incremental_assign(self, partitions: Iterable[TopicPartition]) -> None:
         """Add partitions, to be read from their offsets."""
         self.positions.update({each.partition: each.offset for each in partitions})
+        self.stopped -= self.positions.keys()
         self.calls.append(("assign", *sorted(each.partition for each in partitions)))
 
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
@@ -119,7 +129,7 @@ class FakeKafkaClient:
 
     def seek(self, partition: TopicPartition) -> None:
         """Go to an offset; refused for a partition that is not ours, or not yet ready."""
-        if self.unready_seeks or partition.partition not in self.positions:
+        if self.unready_seeks or partition.partition not in self.positions.keys() - self.stopped:
             self.unready_seeks = max(0, self.unready_seeks - 1)
             raise KafkaException(KafkaError(KafkaError._STATE))
         self.positions[partition.partition] = partition.offset

@@ -56,6 +56,48 @@ def test_seek_that_comes_too_early_is_tried_again() -> None:
     assert batches(world.run()) == [(0, [1, 2])]
 
 
+@pytest.fixture
+def quick_seeks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused seeks are borne for no longer than a moment."""
+    monkeypatch.setattr("runtime.kafka_reader._SEEK_SECONDS_FIRST", 1e-6)
+    monkeypatch.setattr("runtime.kafka_reader._SEEK_SECONDS_MOST", 1e-6)
+
+
+def stop_first(client: FakeKafkaClient) -> None:
+    """Stand in for the answer to a fetch from an offset that is gone."""
+    client.stopped = {0}
+
+
+@pytest.mark.usefixtures("quick_seeks")
+def test_partition_in_which_no_seek_works_any_more_is_got_anew() -> None:
+    """The group is left and joined once: each partition is assigned anew, placed anew, and read from there."""
+    world = World(assign(0, 1), stop_first)
+    fill(world, 0, range(3))
+    fill(world, 1, range(3))
+    world.script(world.place(1, 1), world.place(0, 1), nothing, assign(0, 1), world.place(0, 1), world.place(1, 3))
+    world.script(nothing, nothing)
+    items = world.run()
+    assert [call[0] for call in world.client.calls if "subscribe" in call[0]] == [
+        "subscribe",
+        "unsubscribe",
+        "subscribe",
+    ]
+    assert batches(items) == [(1, [1, 2]), (0, [1, 2])]
+    assert [sorted(item.generations) for item in items if isinstance(item, Assigned)] == [[0, 1], [0, 1]]
+
+
+@pytest.mark.usefixtures("quick_seeks")
+def test_partition_in_which_no_seek_works_in_new_assignments_either_ends_the_reading() -> None:
+    """After five times anew the reading fails, so that whoever keeps the process starts it with a new client."""
+    world = World()
+    for _ in range(7):
+        world.script(assign(0), stop_first, world.place(0, 1), nothing)
+    failure = world.run_to_failure()
+    assert isinstance(failure, KafkaReadError)
+    assert "refuses to seek" in str(failure)
+    assert world.client.calls.count(("unsubscribe",)) == 5
+
+
 @pytest.mark.parametrize("assignor", ["cooperative-sticky", "range"])
 def test_partition_is_assigned_at_whatever_it_begins_with(assignor: str) -> None:
     """A number might be gone from the broker by now, and then a real client never lets anybody seek there again."""

@@ -48,7 +48,7 @@ test-compose: $(READY) ## the stack of docker-compose.yml under load, restarts, 
 	TEST_SERVERS=containers $(BIN)/pytest tests/compose
 
 faults: $(READY) ## every fault, row by row: what was injected and which rules held; rewrites docs/faults.md (its Apache Kafka part where Docker is)
-	$(BIN)/pytest tests -m 'fault or thorough' --numprocesses auto --dist worksteal --faults-page
+	$(BIN)/pytest tests --ignore=tests/containers --ignore=tests/compose -m 'fault or thorough' --numprocesses auto --dist worksteal --faults-page
 	if docker version >/dev/null 2>&1; then TEST_SERVERS=containers $(BIN)/pytest tests/containers -m fault --faults-page; fi
 
 soak: $(READY) ## orderly stops under load (STOPS=1000), or random faults with an audit at the end (MINUTES=60)

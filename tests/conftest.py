@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.fault_table import (
     fault_report,
+    note_faults,
     pytest_addoption,
     pytest_runtest_makereport,
     pytest_terminal_summary,
@@ -69,6 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     With servers in containers, integration tests that use no server are left out: they would only repeat themselves.
     """
+    note_faults(config, items)
     repeated = [item for item in items if IN_CONTAINERS and _kind(item) == "integration" and not _needs_servers(item)]
     if repeated:
         config.hook.pytest_deselected(items=repeated)

@@ -1,13 +1,14 @@
 """What a test of a fault tells the table of `make faults`: what was injected, the judgement, what was measured."""
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pytest
 
 from tests.support.judgement import Judgement, Rule
 
 PROPERTY: Final = "fault"
+Outcome = Literal["passed", "failed", "skipped"]
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ class FaultReport:
         """Add figures that the table shows."""
         self.measured |= figures
 
-    def line(self, *, is_passed: bool) -> dict[str, Any]:  # Any: JSON, which travels between test processes
+    def line(self, outcome: Outcome) -> dict[str, Any]:  # Any: JSON, which travels between test processes
         """Return the row as it travels to the table."""
         return {
             "row": self.row,
@@ -59,7 +60,7 @@ class FaultReport:
                 for rule, mark in zip(Rule, self.judgement.marks(), strict=True)
             ],
             "measured": self.measured,
-            "passed": is_passed,
+            "outcome": outcome,
         }
 
 

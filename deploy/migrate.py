@@ -26,6 +26,9 @@ from typing import Final
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, NullPool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -58,14 +61,17 @@ async def migrate(settings: MigrateSettings, *, revision: str = NEWEST) -> None:
     """Bring the server of the settings to what this release needs.
 
     Each history runs in one transaction: it is there whole, or not at all. A cancelled call leaves what was finished.
+    A schema of a newer release is left as it is: this release runs on it, since migrations first expand, then contract.
 
     Args:
         settings: where the server is, who administers it, and the password of each role.
         revision: where both histories are to end; tests stop earlier to run a release on the schema of another.
 
     Raises:
-        OSError, TimeoutError: the server cannot be reached, or another migration did not end within the lock's time.
-        asyncpg.PostgresError, sqlalchemy.exc.DBAPIError: the server refused.
+        OSError, TimeoutError: the server cannot be reached.
+        asyncpg.PostgresError, sqlalchemy.exc.DBAPIError: the server refused, or another migration did not end within
+            the lock's time.
+        alembic.util.CommandError: the histories do not fit together.
     """
     histories = (
         _History(settings.rewards_database, _SERVICES / "reward_store" / "migrations", ("reward_store",)),
@@ -149,6 +155,10 @@ def _run_history(connection: Connection, folder: Path, revision: str) -> None:
     # The option goes through a config parser, to which a percent sign in a path would mean something.
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.attributes["connection"] = connection
+    now = MigrationContext.configure(connection).get_current_revision()
+    if now is not None and now not in {each.revision for each in ScriptDirectory.from_config(config).walk_revisions()}:
+        _log.warning("the schema is of a newer release (revision %s) and is left as it is", now)
+        return
     command.upgrade(config, revision)
 
 
@@ -178,7 +188,7 @@ def main() -> int:
         return 78
     try:
         asyncio.run(migrate(settings))
-    except (OSError, ValueError, asyncpg.PostgresError, DBAPIError) as error:
+    except (OSError, ValueError, asyncpg.PostgresError, CommandError, DBAPIError) as error:
         sys.stderr.write(f"migrate: {type(error).__name__}: {error}\n")
         return 1
     return 0

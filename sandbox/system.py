@@ -19,13 +19,13 @@ from runtime.auth import sign_token
 from sandbox.fleet import Fleet
 from sandbox.http_client import HttpClient
 from sandbox.instance import Instance, ProcessInstance, Service
+from sandbox.roles import ROLES, refuse_foreign_roles, role_password
 from sandbox.servers import KafkaServer, PostgresServer, Program, open_kafka, open_postgres, start_process
 from sandbox.servers.address import LOOPBACK, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTITIONS = 6
 _TOKEN_SECRET = "token-secret"  # noqa: S105 - a file's name
-_ROLES = ("lp_owner", "reward_store", "coupon_api", "coupon_consumer")
 _READY_SECONDS = 60.0
 _GRACE_SECONDS = 30.0
 _BACKLOG = 1_024
@@ -77,16 +77,22 @@ class System(Fleet[ProcessInstance]):
         return sign_token(subject, "operator" if is_operator else "member", secret, lifetime_seconds=lifetime_seconds)
 
     async def prepare(self) -> None:
-        """Make the secrets, the databases with their roles and schemas, the topic and the listening sockets."""
+        """Make the secrets, the databases with their roles and schemas, the topic and the listening sockets.
+
+        Raises:
+            ServerError: the named server is in use by another platform.
+        """
         self._file("").mkdir(mode=0o700, parents=True, exist_ok=True)
         self._write(_TOKEN_SECRET, secrets.token_urlsafe(48))
-        for role in _ROLES:
-            self._write(f"{role}-password", secrets.token_urlsafe(24))
+        for role in ROLES:
+            self._write(f"{role}-password", role_password(self.postgres.superuser_url, role))
         self._write(
             "operator-token", self.token("reward-store", is_operator=True, lifetime_seconds=_OPERATOR_LIFETIME_SECONDS)
         )
         for service in (Service.REWARD_STORE, Service.COUPON_API):
             self._listeners[service] = _listen()
+        if not self.postgres.is_ours:
+            await refuse_foreign_roles(self.postgres.superuser_url)
         await migrate(self._migrate_settings())
         await self.kafka.create_topic(self.topic, partitions=PARTITIONS)
 
@@ -245,7 +251,7 @@ async def open_system(directory: Path, *, fsync: bool = False) -> AsyncIterator[
 
     Raises:
         ServerUnavailableError: there is no server for this machine.
-        ServerError: a server did not start.
+        ServerError: a server did not start, or one that was named is in use by another platform.
     """
     async with open_postgres(fsync=fsync) as postgres, open_kafka() as kafka:
         system = System(directory, postgres, kafka)

@@ -1,6 +1,7 @@
 """The platform's databases on a test server."""
 
 import contextlib
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from urllib.parse import unquote, urlsplit
@@ -11,10 +12,12 @@ from pydantic import SecretStr
 from deploy.migrate import migrate
 from deploy.settings import MigrateSettings, Password
 from runtime.settings import PostgresSettings
+from sandbox.roles import ROLES, role_password
 from sandbox.servers import PostgresServer
+from sandbox.servers.postgres import POSTGRES_VARIABLE
 from tests.support.servers import run_apart
 
-PASSWORDS = {role: f"{role}-secret" for role in ("lp_owner", "reward_store", "coupon_api", "coupon_consumer")}
+PASSWORDS = {role: role_password(os.environ.get(POSTGRES_VARIABLE, ""), role) for role in ROLES}
 
 
 def migrate_settings(server: PostgresServer, *, rewards: str = "rewards", coupons: str = "coupons") -> MigrateSettings:

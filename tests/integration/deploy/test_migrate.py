@@ -47,6 +47,18 @@ async def test_migrating_twice_leaves_the_same_revisions(postgres: PostgresServe
     assert all(first)
 
 
+async def test_schema_of_a_newer_release_is_left_as_it_is(postgres: PostgresServer, settings: MigrateSettings) -> None:
+    """Going back to the release before runs its migrations too: they end well and change nothing."""
+    await migrate(settings)
+    connection = await _connect(postgres, "lp_owner", settings.coupons_database)
+    await connection.execute("update alembic_version set version_num = '9999'")
+    await connection.close()
+    first = await _revisions(postgres, settings)
+    await migrate(settings)
+    assert await _revisions(postgres, settings) == first
+    assert first[1] == "9999"
+
+
 async def test_migrating_from_four_places_at_once_succeeds_everywhere(
     postgres: PostgresServer, settings: MigrateSettings
 ) -> None:

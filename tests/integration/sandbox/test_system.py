@@ -8,7 +8,8 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from sandbox.instance import Service
-from sandbox.servers import KafkaServer, PostgresServer
+from sandbox.roles import role_password
+from sandbox.servers import KafkaServer, PostgresServer, ServerError
 from sandbox.system import open_system
 
 
@@ -36,6 +37,43 @@ async def test_named_servers_get_names_of_their_own_that_are_removed_again(
         assert {system.rewards_database, system.coupons_database} <= await _databases(own_postgres)
         assert system.topic in _topics(own_kafka)
     assert (await _databases(own_postgres), _topics(own_kafka)) == before
+
+
+async def test_two_platforms_on_one_named_server_do_not_lock_each_other_out(
+    own_postgres: PostgresServer, own_kafka: KafkaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Roles belong to the whole server: every run there gives them the same passwords, which it does not publish."""
+    monkeypatch.setenv("SANDBOX_POSTGRES_URL", own_postgres.superuser_url)
+    monkeypatch.setenv("SANDBOX_KAFKA_BOOTSTRAP", own_kafka.bootstrap)
+    async with open_system(tmp_path / "one") as one, open_system(tmp_path / "other") as other:
+        for system in (one, other):
+            password = (system.directory / "secrets" / "reward_store-password").read_text()
+            url = own_postgres.url(system.rewards_database, user="reward_store", password=password)
+            connection = await asyncpg.connect(url, timeout=10)
+            await connection.close()
+    assert role_password("postgresql://a:secret@h/", "lp_owner") == role_password(
+        "postgresql://b:s%65cret@h/", "lp_owner"
+    )
+    assert role_password("postgresql://a:secret@h/", "lp_owner") != role_password("postgresql://a:other@h/", "lp_owner")
+
+
+@pytest.mark.parametrize("password", ["password 'of another platform'", ""])
+async def test_named_server_of_another_platform_is_refused(
+    own_postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    """Its services would be locked out; it is left as it was, and the message says what to do."""
+    monkeypatch.setenv("SANDBOX_POSTGRES_URL", own_postgres.superuser_url)
+    connection = await asyncpg.connect(own_postgres.superuser_url, timeout=10)
+    try:
+        await connection.execute(f"create role coupon_api login {password}")
+        before = await connection.fetchval("select rolpassword from pg_authid where rolname = 'coupon_api'")
+        with pytest.raises(ServerError, match=r"roles of another platform \(coupon_api\): name an empty server"):
+            async with open_system(tmp_path):
+                raise AssertionError("it was taken")
+        assert await connection.fetchval("select rolpassword from pg_authid where rolname = 'coupon_api'") == before
+        assert await connection.fetchval("select count(*) from pg_roles where rolname = 'lp_owner'") == 0
+    finally:
+        await connection.close()
 
 
 async def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:

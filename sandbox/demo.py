@@ -13,7 +13,7 @@ import dataclasses
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Final, TypeAlias
@@ -80,7 +80,7 @@ class Demo:
             await watchers.go(self._show, observer)
             stopping = shutdown.ctx.with_cancel()
             async with ErrorGroup() as work:
-                await work.go(self._crowd.run, stopping)
+                await work.go(self._travel, stopping, shutdown.forced)
                 await work.go(self._direct, stopping, shutdown.forced, seconds)
             result = await shutdown.run(
                 ("the backlog drains", lambda: self._drain(observer)),
@@ -110,6 +110,11 @@ class Demo:
             self._screen.show(await observer.look())
             await asyncio.sleep(self._screen.period_seconds)
 
+    async def _travel(self, stopping: Context, forced: Context) -> None:
+        """Let the members act until told to stop; a forced stop does not wait for their answers."""
+        with suppress(ContextError):
+            await forced.run(self._crowd.run(stopping))
+
     async def _direct(self, stopping: Context, forced: Context, seconds: float | None) -> None:
         """Let the traffic run for its time, replace instances in the middle of it, and then end it."""
         loop = asyncio.get_running_loop()
@@ -120,6 +125,7 @@ class Demo:
                 if not stopping.is_done:
                     await self._replace(forced, old)
         await _pause(stopping, None if ends_at is None else ends_at - loop.time())
+        self._screen.say("the traffic ends with the requests under way; Ctrl-C, or once more, ends everything at once")
         stopping.cancel()
 
     async def _replace(self, forced: Context, old: Instance) -> None:
@@ -228,7 +234,7 @@ def run_command(description: str, run: Run, *, rate: float, place: Path) -> int:
         print(f"the demo ended without an audit: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped before it began", file=sys.stderr)
+        print("stopped at once, without an audit", file=sys.stderr)
         return INTERRUPTED
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,7 +53,7 @@ async def docker(
         raise DockerError(f"docker {words} took longer than {timeout_seconds:g} s") from None
     finally:
         if process.returncode is None:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # plugins too: each is a process of its own and keeps the pipes open
             await process.wait()
     if process.returncode:
         last = " / ".join(errors.decode(errors="replace").strip().splitlines()[-_SHOWN_LINES:])

@@ -48,8 +48,9 @@ def die_with_parent(parent: int) -> Callable[[], None]:
 def _parents() -> dict[int, int]:
     """Return the parent of every process on this machine."""
     if not _LINUX:
-        listing = subprocess.run(["/bin/ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False)
-        return {int(pid): int(parent) for pid, parent in (line.split() for line in listing.stdout.splitlines())}
+        listing = subprocess.Popen(["/bin/ps", "-A", "-o", "pid=,ppid="], stdout=subprocess.PIPE, text=True)
+        lines = [line.split() for line in listing.communicate()[0].splitlines()]
+        return {int(pid): int(parent) for pid, parent in lines if int(pid) != listing.pid}  # it lists itself too
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

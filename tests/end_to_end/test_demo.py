@@ -143,3 +143,22 @@ def test_demo_beside_a_running_one_says_so(tmp_path: Path) -> None:
         assert second.returncode == 1
         assert "a demo is running already" in second.stderr
         assert run.process.poll() is None
+
+
+@linux
+def test_demo_whose_services_do_not_answer_ends_at_the_second_signal_all_the_same(tmp_path: Path) -> None:
+    """It waits for no answer then: the frozen services are killed, and no process stays."""
+    with _run(tmp_path) as run:
+        run.wait_for("time 2 s")
+        pids = keeper.descendants(run.process.pid)
+        for pid in pids:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if command.endswith((b"services.reward_store\0", b"services.coupon_api\0")) and b"keeper" not in command:
+                os.kill(pid, signal.SIGSTOP)
+        run.process.send_signal(signal.SIGINT)
+        run.wait_for("the traffic ends")
+        run.process.send_signal(signal.SIGINT)
+        status, last = run.end()
+    assert status == 130, run.output
+    assert "without an audit" in last
+    _await_end_of(pids)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ from sandbox.servers import KafkaServer, PostgresServer
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
 from tests.support.guard_scene import KILLS, PRICE, GuardScene, ask, open_guard_scene, work_until_killed
-from tests.support.judgement import Judgement, Rule
+from tests.support.judgement import Judgement, Rule, judge
 from tests.support.ledger import digest, judge_units
 from tests.support.reward_store_contract import some_reward
 from tests.support.seeds import seeded
@@ -46,10 +47,10 @@ async def _start_line(scene: GuardScene, statement: str) -> AsyncIterator[None]:
 
 async def _judge(scene: GuardScene, answers: Iterable[httpx.Response], unit: str) -> Judgement:
     """Hold what was told against what was sold: this item, or these points, are one unit, and somebody has it."""
-    told = [(unit, _SOLD) for answer in answers if answer.status_code == HTTPStatus.CREATED]
-    redemptions = await scene.world.redemptions()
-    sold = [(unit, _SOLD) for one in redemptions if unit in {one.reward_id, one.member_id}]
-    return judge_units([(unit, _SOLD)], told or [(unit, _SOLD)], sold)
+    told = {UUID(answer.json()["redemption_id"]) for answer in answers if answer.status_code == HTTPStatus.CREATED}
+    sold = {one.redemption_id for one in await scene.world.redemptions() if unit in {one.reward_id, one.member_id}}
+    lost = [f"redemption {one} of {unit} was acknowledged and is nowhere" for one in sorted(told - sold)]
+    return judge_units([(unit, _SOLD)], [(unit, _SOLD)], [(unit, _SOLD)] * len(sold)) | judge(Rule.NOTHING_LOST, lost)
 
 
 async def _race_for_the_last_item(scene: GuardScene, services: list[HttpServiceProcess]) -> Judgement:

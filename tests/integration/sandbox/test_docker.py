@@ -51,10 +51,11 @@ async def test_missing_compose_plugin_is_named(script: Path) -> None:
         await require_engine()
 
 
-async def test_command_beyond_its_limit_is_killed(script: Path) -> None:
-    """It ends with an error, and its process is gone."""
+@pytest.mark.parametrize("end", ["exec sleep 60", "sh -c 'echo $$ > {pid}; exec sleep 60'; exit"])
+async def test_command_beyond_its_limit_is_killed(script: Path, end: str) -> None:
+    """It ends with an error, and its process is gone, or that of its plugin, which holds on to the pipes."""
     pid = script.with_name("pid")
-    _write(script, f"#!/bin/sh\necho $$ > {pid}\nexec sleep 60\n")
+    _write(script, f"#!/bin/sh\necho $$ > {pid}\n{end.format(pid=pid)}\n")
     with pytest.raises(DockerError, match="took longer than 2 s"):
         await docker("ps", timeout_seconds=2)
     assert _is_gone(pid)

@@ -172,3 +172,15 @@ async def test_program_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     """A command that cannot be executed is reported by the start, not later."""
     with pytest.raises(ServerError, match="did not start"):
         await start_process(Program(name="nothing", command=["/nonexistent"], log=tmp_path / "log", directory=tmp_path))
+
+
+@linux
+def test_descendants_are_found_without_proc_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where processes are listed by `ps`, that one is no descendant: a keeper would wait for ever for its end."""
+    monkeypatch.setattr(keeper, "_LINUX", False)
+    child = subprocess.Popen(["/bin/sleep", "60"])
+    try:
+        assert keeper.descendants(os.getpid()) == [child.pid]
+    finally:
+        child.kill()
+        child.wait()

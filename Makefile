@@ -66,8 +66,8 @@ bench: $(READY) ## ratios against references measured in the same run; rewrites 
 links: ## the links of the stack that docker compose runs: API docs, metrics, databases, a token
 	@$(PYTHON) -m sandbox.links
 
-token: $(READY) ## a bearer token for the demo or the stack that is running: make token MEMBER=m-1 [SCOPE=operator]
-	@$(BIN)/python -m sandbox.token --member "$(or $(MEMBER),m-1)" --scope "$(or $(SCOPE),member)"
+token: $(READY) ## a bearer token for the demo or the stack that is running: make token [MEMBER=m-1] [SCOPE=operator]
+	@$(BIN)/python -m sandbox.token --member "$(or $(MEMBER),m-guest)" --scope "$(or $(SCOPE),member)"
 
 lock: $(READY) ## renew the hashed requirement files from pyproject.toml
 	$(COMPILE) pyproject.toml --output-file requirements/services.txt

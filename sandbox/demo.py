@@ -24,7 +24,7 @@ from sandbox.crowd import Crowd
 from sandbox.holdings import read_holdings
 from sandbox.instance import Instance, Service
 from sandbox.journal import Journal, Seed, read_journal
-from sandbox.links import Links
+from sandbox.links import GUEST, Links
 from sandbox.observation import Observer, open_observer
 from sandbox.place import PLACE, DemoRunningError, ForeignPlaceError, hold_place
 from sandbox.screen import Screen, open_screen
@@ -168,8 +168,8 @@ def links(system: System) -> Links:
         coupons=system.postgres.shown_url(system.coupons_database),
         kafka=f"{system.kafka.bootstrap}, topic {system.topic}",
         logs=str(system.directory),
-        token=system.token("m-1"),
-        token_command="make -s token MEMBER=m-1",  # noqa: S106 - a command
+        token=system.token(GUEST),
+        token_command=f"make -s token MEMBER={GUEST}",
     )
 
 

@@ -8,6 +8,8 @@ from datetime import datetime
 
 import asyncpg
 
+from sandbox.links import GUEST
+
 _TIMEOUT_SECONDS = 60.0
 
 
@@ -53,7 +55,7 @@ class CouponRow:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """Everything the audit looks at, of both databases."""
+    """Everything the audit looks at, of both databases: as if the guest had never been there."""
 
     points: dict[str, int]
     stock: dict[str, int]
@@ -67,11 +69,20 @@ class Holdings:
 _REDEMPTIONS = """
 select redemption_id::text, member_id, reward_id, coupon_code, points_spent, status, value_cents, currency,
        created_at, expires_at
-from redemptions order by created_at, redemption_id
+from redemptions where member_id <> $1 order by created_at, redemption_id
 """
+_POINTS = "select member_id, points from members where member_id <> $1"
+_STOCK = """
+select reward_id, stock + (
+    select count(*) from redemptions
+    where member_id = $1 and redemptions.reward_id = rewards.reward_id and status <> 'cancelled'
+) as stock
+from rewards
+"""
+_KEYS = "select subject, key, response from idempotency_keys where status = 201 and subject <> $1"
 _COUPONS = """
 select code, member_id, reward_id, redemption_id::text, value_cents, currency, issued_at, expires_at, status
-from coupons order by issued_at, code
+from coupons where member_id <> $1 order by issued_at, code
 """
 
 
@@ -82,16 +93,16 @@ async def read_holdings(rewards_url: str, coupons_url: str) -> Holdings:
         OSError, asyncpg.PostgresError: a database cannot be read.
     """
     async with _snapshot(rewards_url) as rewards:
-        points = {row["member_id"]: row["points"] for row in await rewards.fetch("select * from members")}
-        stock = {row["reward_id"]: row["stock"] for row in await rewards.fetch("select * from rewards")}
-        redemptions = [RedemptionRow(**row) for row in await rewards.fetch(_REDEMPTIONS)]
+        points = {row["member_id"]: row["points"] for row in await rewards.fetch(_POINTS, GUEST)}
+        stock = {row["reward_id"]: row["stock"] for row in await rewards.fetch(_STOCK, GUEST)}
+        redemptions = [RedemptionRow(**row) for row in await rewards.fetch(_REDEMPTIONS, GUEST)]
         keys = [
             KeyRow(row["subject"], row["key"], json.loads(row["response"])["redemption_id"])
-            for row in await rewards.fetch("select subject, key, response from idempotency_keys where status = 201")
+            for row in await rewards.fetch(_KEYS, GUEST)
         ]
         unpublished = await rewards.fetchval("select count(*) from outbox where published_at is null")
     async with _snapshot(coupons_url) as coupons:
-        coupon_rows = [CouponRow(**row) for row in await coupons.fetch(_COUPONS)]
+        coupon_rows = [CouponRow(**row) for row in await coupons.fetch(_COUPONS, GUEST)]
         dead_letters = await coupons.fetchval("select count(*) from dead_letters where replayed_at is null")
     return Holdings(
         points=points,

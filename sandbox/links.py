@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+GUEST = "m-guest"
+"""Whoever tries the running platform by hand: no member of the traffic, and left aside by the audit."""
 COMPOSE_TOKEN = "docker compose exec -T coupon-api python -m sandbox.token --secret-file /run/secrets/token-secret"  # noqa: S105 - a command
 _ANSWER_SECONDS = 60
 _HTTP_PORT = 8080
@@ -35,8 +37,8 @@ class Links:
         coupons: the second one.
         kafka: brokers and topic.
         logs: where they are.
-        token: what opens m-1's door.
-        token_command: prints one for m-1; with another MEMBER or member in it, for another.
+        token: what opens the guest's door.
+        token_command: prints one; with another MEMBER or member in it, for another.
     """
 
     bases: Sequence[tuple[str, str]]
@@ -59,8 +61,8 @@ class Links:
         yield f"  coupons   {self.coupons}"
         yield f"  Kafka     {self.kafka}"
         yield f"  logs      {self.logs}"
-        yield f"  a token for m-1 (another: make token MEMBER=m-2): {self.token}"
-        yield f'  curl -H "Authorization: Bearer $({self.token_command})" {self.bases[0][1]}/v1/members/m-1'
+        yield f"  a token for {GUEST}, who is there for you: the audit does not look at what they do: {self.token}"
+        yield f'  curl -H "Authorization: Bearer $({self.token_command})" {self.bases[0][1]}/v1/members/{GUEST}'
 
 
 def compose_links(containers: Sequence[Mapping[str, Any]], token: str) -> Links:
@@ -101,7 +103,7 @@ def compose_links(containers: Sequence[Mapping[str, Any]], token: str) -> Links:
         kafka=f"{kafka[0][1]}, topic coupon-events",
         logs="docker compose logs --follow",
         token=token,
-        token_command=f"{COMPOSE_TOKEN} --member m-1",
+        token_command=f"{COMPOSE_TOKEN} --member {GUEST}",
     )
 
 

@@ -3,7 +3,9 @@
 import asyncpg
 
 from sandbox.journal import Seed, SeededReward
+from sandbox.links import GUEST
 
+_GUEST_POINTS = 10_000
 _TIMEOUT_SECONDS = 30.0
 
 REWARDS = {
@@ -29,7 +31,7 @@ def make_seed(members: int, points: int) -> Seed:
 
 
 async def plant(seed: Seed, rewards_url: str) -> None:
-    """Put a seed into the empty database `rewards`, in one transaction.
+    """Put a seed, and the guest, into the empty database `rewards`, in one transaction.
 
     Args:
         seed: what to put there; its rewards are some of `REWARDS`.
@@ -42,7 +44,7 @@ async def plant(seed: Seed, rewards_url: str) -> None:
     try:
         async with connection.transaction():
             await connection.copy_records_to_table(
-                "members", columns=("member_id", "points"), records=list(seed.points.items())
+                "members", columns=("member_id", "points"), records=[*seed.points.items(), (GUEST, _GUEST_POINTS)]
             )
             await connection.executemany(
                 "insert into rewards (reward_id, title, points_cost, stock, value_cents, currency, coupon_days) "

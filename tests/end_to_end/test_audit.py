@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 
 import asyncpg
+import httpx
 
 from patterns import background
 from sandbox.audit import audit
@@ -13,6 +14,7 @@ from sandbox.balancer import Balancer
 from sandbox.holdings import read_holdings
 from sandbox.instance import Service
 from sandbox.journal import Journal, read_journal
+from sandbox.links import GUEST
 from sandbox.observation import open_observer
 from sandbox.seed import make_seed, plant
 from sandbox.system import System, open_system
@@ -100,6 +102,7 @@ async def _send_traffic(system: System, directory: Path) -> None:
         traffic = Traffic(balancers, journal, seed, system.token, rate=40, random=Random(5))
         with background().with_timeout(6) as ctx:
             await traffic.run(ctx)
+    await _visit(system)
     observer = await open_observer(system, traffic)
 
     async def is_drained() -> bool:
@@ -108,6 +111,27 @@ async def _send_traffic(system: System, directory: Path) -> None:
     await eventually(is_drained, seconds=60, pause_seconds=0.05)
     await observer.aclose()
     await system.stop_services()
+
+
+async def _visit(system: System) -> None:
+    """Be the guest: redeem two rewards by hand, and cancel one; the audit must not mind."""
+    async with httpx.AsyncClient(
+        base_url=system.base_url(Service.REWARD_STORE), headers={"authorization": f"Bearer {system.token(GUEST)}"}
+    ) as client:
+        made = [
+            await client.post(
+                "/v1/redemptions", json={"reward_id": "rw-coffee"}, headers={"idempotency-key": f"by-hand-{number}"}
+            )
+            for number in range(2)
+        ]
+        assert [answer.status_code for answer in made] == [201, 201]
+        redemption_id = made[0].json()["redemption_id"]
+
+        async def is_cancelled() -> bool:
+            answer = await client.post(f"/v1/redemptions/{redemption_id}/cancel")
+            return answer.status_code == 200 and answer.json()["status"] == "cancelled"
+
+        await eventually(is_cancelled, seconds=30)
 
 
 async def _audit_command(directory: Path, rewards_url: str, coupons_url: str) -> tuple[int, str]:

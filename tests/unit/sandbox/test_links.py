@@ -65,7 +65,7 @@ def test_links_to_a_stack_name_each_replica_by_the_port_it_has_now() -> None:
     lines = "\n".join(links_found.lines())
     for part in ("postgresql://postgres@127.0.0.1:30001/coupons", "127.0.0.1:30000, topic coupon-events", "a.b.c"):
         assert part in lines
-    assert lines.endswith("http://127.0.0.1:30008/v1/members/m-1")
+    assert lines.endswith("http://127.0.0.1:30008/v1/members/m-guest")
 
 
 @pytest.mark.parametrize("missing", ["kafka", "postgres", "reward-store"])

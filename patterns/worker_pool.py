@@ -54,7 +54,8 @@ class WorkerPool(Generic[J, R]):
     So whoever has more jobs than that must let somebody read while they are submitted.
 
     Leaving `async with` normally closes the pool, lets the accepted jobs end, and raises the errors that nobody read in
-    one ExceptionGroup. Leaving it by an error or a cancel cancels the jobs and waits for their end.
+    one ExceptionGroup. Leaving it by an error or a cancel cancels the jobs and waits for their end, also for that of a
+    job that goes on; jobs in the queue are not begun, and come out as cancelled.
 
     Should workers be cancelled from outside, their jobs have CancelledError as their result; with the last worker the
     queued jobs get the same, and the pool closes.
@@ -80,6 +81,7 @@ class WorkerPool(Generic[J, R]):
             self._places.send_nowait(None)
         self._workers: set[asyncio.Task[None]] = set()
         self._is_started = False
+        self._is_cut_off = False
         self._running = 0
         self._succeeded = 0
         self._failed = 0
@@ -126,8 +128,7 @@ class WorkerPool(Generic[J, R]):
             if error is None:
                 unread.extend([result.error async for result in self if result.error is not None])
         finally:
-            for worker in self._workers:
-                worker.cancel()
+            self._cut_off()
             await _wait_for_all(self._workers)
         if unread:
             raise BaseExceptionGroup(f"{len(unread)} jobs of a worker pool failed", unread)
@@ -152,8 +153,14 @@ class WorkerPool(Generic[J, R]):
             self._workers.add(worker)
             worker.add_done_callback(self._bury)
 
+    def _cut_off(self) -> None:
+        """Let no worker take another job, not even one whose job swallows this cancel."""
+        self._is_cut_off = True
+        for worker in self._workers:
+            worker.cancel()
+
     async def _work(self) -> None:
-        while True:
+        while not self._is_cut_off:
             await self._places.receive()
             try:
                 job = await self._jobs.receive()

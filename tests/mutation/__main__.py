@@ -46,7 +46,12 @@ TESTS_OF = {
     "shutdown": ("test_shutdown.py", "test_shutdown_signals.py"),  # a process that a test starts does not see the fault
     "sync_channel": ("test_sync_channel.py", "test_sync_channel_shuffled.py"),
     "wait_group": ("test_wait_group.py", "test_wait_group_misuse.py"),
-    "worker_pool": ("test_worker_pool.py", "test_worker_pool_sizes.py", "test_worker_pool_property.py"),
+    "worker_pool": (
+        "test_worker_pool.py",
+        "test_worker_pool_leaving.py",
+        "test_worker_pool_sizes.py",
+        "test_worker_pool_property.py",
+    ),
 }
 """Which test files look at a module, the quickest first; `test_<module>.py` where nothing is said."""
 

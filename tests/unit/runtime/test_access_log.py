@@ -32,7 +32,7 @@ async def test_line_has_the_shape_of_the_general_log(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         logs.get_logger("x").info("other")
     finally:
-        logs.close_logs()
+        await asyncio.to_thread(logs.close_logs)
         os.close(file)
     first, second, other = map(json.loads, (tmp_path / "log").read_text().splitlines())
     assert list(first)[:7] == list(other)[:7]

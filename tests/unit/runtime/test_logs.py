@@ -3,14 +3,17 @@
 import json
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any, Literal
 
 import pytest
 
-from runtime.log_sink import LogSink
+from runtime import log_sink
+from runtime.log_sink import LogSink, LogSinkStatistics
 from runtime.logs import close_logs, configure_logs, flush_logs, get_logger, log_statistics, write_line
 from runtime.settings import ProcessSettings
 from runtime.telemetry import TraceContext, bind
@@ -218,6 +221,69 @@ def test_a_full_disk_loses_lines_and_nothing_else() -> None:
     finally:
         sink.close()
         os.close(full)
+
+
+class _Interrupter:
+    """Write to the sink between any two lines of its own code, as a finalizer does that logs; a hundred times."""
+
+    def __init__(self) -> None:
+        self.sink: LogSink | None = None
+        self.writes = 0
+        self._is_inside = False
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> "_Interrupter | None":
+        """Trace one thread, for ``sys.settrace``."""
+        if frame.f_code.co_filename != log_sink.__file__ or self._is_inside:
+            return None
+        if event == "line" and self.sink is not None and self.writes < 100:
+            self.writes += 1
+            self._is_inside = True
+            self.sink.write(b"late\n")
+            self._is_inside = False
+        return self
+
+
+def test_a_finalizer_that_logs_in_the_middle_of_the_sinks_work_blocks_nobody() -> None:
+    """The collector runs one wherever it likes: in a thread that writes, and in the sink's own; no line is lost."""
+    null = os.open("/dev/null", os.O_WRONLY)
+    in_writer, in_sink = _Interrupter(), _Interrupter()
+    threading.settrace(in_sink)
+    try:
+        sink = LogSink(null)
+    finally:
+        threading.settrace(None)
+    in_writer.sink = in_sink.sink = sink
+
+    def write() -> None:
+        sys.settrace(in_writer)
+        for _ in range(50):
+            sink.write(b"line\n")
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    writer.join(4)
+    assert not writer.is_alive()
+    assert sink.flush(4)
+    written = 50 + in_writer.writes + in_sink.writes
+    assert (in_writer.writes, sink.statistics()) == (100, LogSinkStatistics(written, 0, 0))
+    assert in_sink.writes > 5
+    sink.close()
+    os.close(null)
+
+
+def test_joined_lines_count_each(log: IO[str]) -> None:
+    """Lines that are given as one piece are counted one by one, written or dropped."""
+    sink = LogSink(log.fileno(), queue_bytes=1_000)
+    sink.write(b"line\n" * 64)
+    assert sink.flush(5)
+    sink.write(b"line\n" * 640)
+    assert (sink.statistics().written, sink.statistics().dropped) == (64, 640)
+    sink.write(b"line\n")
+    sink.close()
+    log.seek(0)
+    lines = log.readlines()
+    assert len(lines) == 64 + 1 + 1
+    assert '"event":"Log lines were dropped","lines":640}' in lines[64]
 
 
 def test_lines_after_the_close_are_dropped_without_an_error(lines: Lines) -> None:

@@ -11,6 +11,8 @@ from runtime.logs import flush_logs, get_logger
 
 EXIT_FAILED: Final = 1
 
+_WORDS_SECONDS: Final = 1.0
+
 log = get_logger(__name__)
 
 
@@ -23,7 +25,7 @@ class HardStop:
 
     def __init__(self, end: Callable[[int], object] = os._exit) -> None:
         self.describe: Callable[[], list[str]] = list
-        """Says what is cut off, in the thread of the bomb."""
+        """Says what is cut off, in a thread of its own; what it has not said after a second is left unsaid."""
         self._end = end
         # SimpleQueue.put is reentrant, as the library promises: a handler may interrupt another one inside it.
         self._moments: queue.SimpleQueue[float | None] = queue.SimpleQueue()
@@ -51,9 +53,16 @@ class HardStop:
                 return
             moment = told if moment is None else min(moment, told)
         try:
-            log.error("Stopped by force", reason="the process did not end by itself in time", cut_off=self.describe())
-            flush_logs()
-        except Exception:
-            log.exception("Stopped by force")
+            words = threading.Thread(target=self._say_last_words, name="hard-stop-words", daemon=True)
+            words.start()
+            words.join(_WORDS_SECONDS)
         finally:  # whatever the last words come to, the process ends
             self._end(EXIT_FAILED)
+
+    def _say_last_words(self) -> None:
+        """Say what is cut off: in a thread of its own, which a lock that is never freed may hold up."""
+        try:
+            log.error("Stopped by force", reason="the process did not end by itself in time", cut_off=self.describe())
+        except Exception:
+            log.exception("Stopped by force")
+        flush_logs()

@@ -76,6 +76,23 @@ def test_the_hard_stop_ends_the_process_even_if_its_last_words_fail() -> None:
     assert fired.wait(8)
 
 
+def test_the_hard_stop_ends_the_process_even_if_its_last_words_hang() -> None:
+    """Whatever a lock or a log that stands still comes to, the end follows a second later."""
+    fired, released = threading.Event(), threading.Event()
+    hard_stop = HardStop(lambda _: fired.set())
+
+    def hang() -> list[str]:
+        released.wait(60)
+        return []
+
+    hard_stop.describe = hang
+    hard_stop.arm(0.0)
+    try:
+        assert fired.wait(8)
+    finally:
+        released.set()
+
+
 def test_a_disarmed_hard_stop_never_fires() -> None:
     """After the disarm its thread is gone and no moment counts."""
     ended: list[int] = []

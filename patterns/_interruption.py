@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from patterns._scope import Scope
+from patterns._waiter import when_free
 
 
 class Interruption:
@@ -36,6 +37,11 @@ class Interruption:
         self._is_over = True
         self._take_back()
         return self._has_cancelled and self._task.uncancel() <= self._before
+
+    def drop(self) -> None:
+        """Stop, as the task is lost: its coroutine is being closed."""
+        self._is_over = True
+        when_free(self._take_back)
 
     def _notify(self) -> None:
         try:

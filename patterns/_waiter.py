@@ -15,12 +15,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from collections.abc import Callable
 from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
 from patterns._budget import begin_budget
+from patterns._timer import THREAD_CLOCK
 
 
 class TokenLock(SimpleQueue[None]):
@@ -47,8 +48,25 @@ matching: Final = TokenLock()
 acquire: Final = matching.get
 release: Final = matching.put
 
-COLLECTOR_PATIENCE_SECONDS: Final = 0.1
-"""How long a coroutine that is being collected waits for the lock; others hold it for microseconds."""
+
+def when_free(action: Callable[[], object]) -> None:
+    """Do what needs the lock, from code that runs as a lost task is closed: at once if the lock is free, else soon.
+
+    The collector closes the coroutine of a lost task (``GeneratorExit``) at any moment, even while its own thread holds
+    the lock; then to wait for it would be to wait for ever. What is put off runs in the event loop that runs here, or
+    else in the timer thread.
+    """
+    try:
+        acquire(block=False)
+    except Empty:
+        loop = asyncio._get_running_loop()  # noqa: SLF001 - the public one raises where no loop runs
+        if loop is None:
+            THREAD_CLOCK.call_at(0, action)
+        else:
+            loop.call_soon_threadsafe(action)
+    else:
+        release(None)
+        action()
 
 
 class Signal(Enum):
@@ -146,20 +164,19 @@ class TaskWaiter(Waiter):
         try:
             await self._future
         except GeneratorExit:
-            # The collector closes the coroutine of a lost task at any moment, even while its own thread holds the lock.
-            with suppress(Empty):
-                acquire(timeout=COLLECTOR_PATIENCE_SECONDS)
-                self.withdraw()
-                release(None)
+            when_free(self._give_up)
             raise
         except BaseException:
-            with matching:
-                self.withdraw()
+            self._give_up()
             raise
         begin_budget()
 
+    def _give_up(self) -> None:
+        with matching:
+            self.withdraw()
+
     def _wake(self) -> bool:
-        if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - the public one raises where no loop runs
+        if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - as above
             self._resume()
             return True
         try:

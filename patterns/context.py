@@ -20,6 +20,7 @@ from patterns._interruption import Interruption
 from patterns._launch import build_launcher
 from patterns._scope import ROOT, Scope
 from patterns._timer import current_clock
+from patterns._waiter import when_free
 from patterns.channel import ReceiveChannel
 from patterns.errors import ContextCancelled, ContextError, EndOfChannel
 from patterns.select import Outcome, receive, select_sync
@@ -102,7 +103,11 @@ class Context:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._owns_scope:
+        if not self._owns_scope:
+            return
+        if exc_type is GeneratorExit:
+            when_free(self.cancel)
+        else:
             self.cancel()
 
     # Looking.
@@ -187,6 +192,9 @@ class Context:
         except asyncio.CancelledError:
             if interruption.end():
                 self.raise_if_done()
+            raise
+        except GeneratorExit:
+            interruption.drop()
             raise
         except BaseException:
             interruption.end()

@@ -330,23 +330,6 @@ def test_value_promised_to_a_lost_task_comes_back() -> None:
     assert channel.receive_nowait() == 1
 
 
-def test_task_collected_while_its_thread_holds_the_lock_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The collector may close a waiting coroutine in the middle of a matching; it gives up instead of deadlocking."""
-    monkeypatch.setattr(_waiter, "COLLECTOR_PATIENCE_SECONDS", 0.001)
-    channel: Channel[int] = Channel(1)
-
-    async def main() -> None:
-        receiving = channel.receive()
-        receiving.send(None)
-        with _waiter.matching:
-            receiving.close()
-        assert channel.statistics().waiting_receivers == 1
-
-    asyncio.run(main())
-    channel.send_nowait(1)
-    assert channel.receive_nowait() == 1
-
-
 def test_receiving_end_for_threads_only_receives() -> None:
     """What a receive-only channel gives to threads has no send."""
     channel: Channel[int] = Channel(1)

@@ -12,7 +12,7 @@ from sandbox.system import open_system
 
 SEED = 20_260_101
 EXAMPLES = 40
-SECONDS = 170
+SECONDS = 120
 
 
 @pytest.mark.parametrize("service", [Service.REWARD_STORE, Service.COUPON_API])

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Producer
 
-from sandbox.system import PARTITIONS, System
+from sandbox.system import System
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
 from tests.support.flow import open_flow
 from tests.support.seeds import seeded
+from tests.support.topic_reader import read_topic
 
 POISON = [
     (b"", b"K"), (None, b"K"), (b"not json", b"K"), (b"{}", b"K"), (b"\xff\xfe", b"K"), (b"[" * 5_000, b"K"),
@@ -24,21 +25,6 @@ def _produce(system: System, records: list[tuple[bytes | None, bytes | None]]) -
     for value, key in records:
         producer.produce(system.topic, value, key)
     assert producer.flush(30) == 0
-
-
-def _read_all(system: System, count: int) -> list[Message]:
-    """Read the first `count` records of the topic."""
-    consumer = Consumer(
-        {"bootstrap.servers": system.kafka.bootstrap, "group.id": "reader", "enable.auto.commit": False}
-    )
-    consumer.assign([TopicPartition(system.topic, partition, 0) for partition in range(PARTITIONS)])
-    records: list[Message] = []
-    while len(records) < count:
-        batch = consumer.consume(count - len(records), timeout=10)
-        assert batch, f"only {len(records)} of {count} records came"
-        records += [message for message in batch if message.error() is None]
-    consumer.close()
-    return records
 
 
 @pytest.mark.fault("K10", "30 poisonous records among the events of the whole platform")
@@ -72,7 +58,7 @@ async def test_every_event_delivered_several_times_makes_one_coupon(tmp_path: Pa
         connection = await asyncpg.connect(flow.system.rewards_url)
         events = await connection.fetchval("select count(*) from outbox where published_at is not null")
         await connection.close()
-        originals = await asyncio.to_thread(_read_all, flow.system, events)
+        originals = await read_topic(flow.system.kafka.bootstrap, flow.system.topic, events)
         copies = [(one.value(), one.key()) for one in originals for _ in range(random.randrange(1, 5))]
         random.shuffle(copies)
         before = await _coupons(flow.system)

@@ -28,6 +28,7 @@ WRONG = {
     "POSTGRES__USER": "x",
     "POSTGRES__PORT": "many",
     "POSTGRES__PASSWORD": "very-secret",
+    "POSTGRES__PASSWORD_FILE": "/nowhere",
     "GRACE_SECONDS": "-1",
     "LOG_LEVEL": "LOUD",
     "ADMIN__PORT": "0",

@@ -3,27 +3,13 @@
 import asyncio
 import time
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from loyalty.event import CouponEvent, decode
+from tests.support.eventually import eventually
 
 _PARTITIONS = 6
 _END_SECONDS = 20.0
-
-
-def _read(bootstrap: str, topic: str, at_least: int) -> list[Message]:
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "reader", "enable.auto.commit": False})
-    consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in range(_PARTITIONS)])
-    messages: list[Message] = []
-    try:
-        for _ in range(200):
-            messages.extend(consumer.consume(1_000, timeout=0.1))
-            if len(messages) >= at_least:
-                messages.extend(consumer.consume(1_000, timeout=0.5))  # one too many would come here
-                break
-    finally:
-        consumer.close()
-    return messages
 
 
 def _read_to_the_end(bootstrap: str, topic: str) -> list[Message]:
@@ -53,8 +39,19 @@ async def read_whole_topic(bootstrap: str, topic: str) -> list[Message]:
 
 
 async def read_topic(bootstrap: str, topic: str, at_least: int) -> list[Message]:
-    """Return the records of a topic, waiting up to 20 s for so many; those of one key are in their order."""
-    return await asyncio.to_thread(_read, bootstrap, topic, at_least)
+    """Return the records that a topic holds as soon as there are so many; those of one key are in their order.
+
+    Raises:
+        TimeoutError: there were not so many within 20 s.
+    """
+    messages: list[Message] = []
+
+    async def are_there() -> bool:
+        messages[:] = await read_whole_topic(bootstrap, topic)
+        return len(messages) >= at_least
+
+    await eventually(are_there, seconds=_END_SECONDS, pause_seconds=0.05)
+    return messages
 
 
 async def read_events(bootstrap: str, topic: str, at_least: int) -> list[CouponEvent]:

@@ -158,6 +158,7 @@ class Attempt(Generic[CaseT, WaiterT]):
         case = self._places.get(self.waiter.outcome) if isinstance(self.waiter.outcome, Place) else None
         if case is not None:
             case.finish()
+            self.waiter.outcome = Signal.WITHDRAWN  # the promise is kept: from here on there is nothing to undo
         return case
 
     def withdraw(self) -> None:

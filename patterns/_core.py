@@ -144,8 +144,9 @@ class Core(Generic[T]):
         if self.is_closed:
             raise ChannelClosedError("close of a closed channel")
         self.is_closed = True
-        for place in (*self.receivers, *self.senders):
-            place.waiter.end(Signal.LOOK_AGAIN)
+        while self.receivers or self.senders:
+            # A select may wait in several places here: it leaves them all, and must be woken once only.
+            next(iter(self.receivers or self.senders)).waiter.end(Signal.LOOK_AGAIN)
         self._settle()
 
     def leave(self, place: Place) -> None:

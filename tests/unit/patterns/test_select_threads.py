@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from patterns import Case, Channel, ChannelClosedError, Outcome, receive, select, select_sync, send
+from patterns import Case, Channel, ChannelClosedError, Outcome, background, receive, select, select_sync, send
+from patterns._case import Attempt
+from patterns._waiter import ThreadWaiter
 from tests.support.spinning import spin_until
 
 
@@ -118,3 +120,55 @@ def test_thread_select_raises_when_a_chosen_send_is_closed() -> None:
     with pytest.raises(ChannelClosedError):
         select_sync(send(closed, 1), receive(other))
     assert other.statistics().waiting_receivers == 0
+
+
+def test_thread_select_with_several_cases_at_one_channel_is_woken_once_by_its_close() -> None:
+    """The close raises nothing, and the select sees it by either of its cases."""
+    channel: Channel[int] = Channel()
+    receiving = receive(channel)
+    with ThreadPoolExecutor(1) as pool:
+        selecting = pool.submit(select_sync, receiving, send(channel, 1))
+        spin_until(lambda: channel.statistics().waiting_senders == 1)
+        channel.close()
+        if isinstance(selecting.exception(), ChannelClosedError):
+            return
+        assert selecting.result() is receiving
+        assert not receiving.ok
+
+
+def test_context_that_a_thread_waits_for_by_two_names_ends_with_its_whole_tree() -> None:
+    """A context and the one with a value that was derived from it share an end: the cancel still reaches everybody."""
+    with background().with_cancel() as parent, ThreadPoolExecutor(2) as pool:
+        ctx, sibling = parent.with_cancel(), parent.with_cancel()
+        child = ctx.with_cancel()
+        cases = receive(ctx.done), receive(ctx.with_value("user", "m-1").done)
+        selecting = pool.submit(select_sync, *cases, timeout_seconds=5)
+        waiting = pool.submit(child.wait_sync, 5)
+        spin_until(lambda: ctx.done.statistics().waiting_receivers == 2)
+        spin_until(lambda: child.done.statistics().waiting_receivers == 1)
+        parent.cancel()
+        assert selecting.result() in cases
+        assert waiting.result() is True
+        assert sibling.is_done
+
+
+def test_select_that_is_interrupted_when_its_case_has_happened_leaves_the_channel_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was received is gone, once: the next receiver gets the next value."""
+    channel: Channel[int] = Channel(1)
+    finish = Attempt.finish
+
+    def finish_and_interrupt(attempt: Attempt[Case, ThreadWaiter]) -> None:
+        finish(attempt)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Attempt, "finish", finish_and_interrupt)
+    with ThreadPoolExecutor(1) as pool:
+        selecting = pool.submit(select_sync, receive(channel))
+        spin_until(lambda: channel.statistics().waiting_receivers == 1)
+        channel.send_nowait(1)
+        assert isinstance(selecting.exception(), KeyboardInterrupt)
+    channel.send_nowait(2)
+    assert len(channel) == 1
+    assert channel.receive_nowait() == 2

@@ -145,8 +145,9 @@ class Channel(ReceiveChannel[T]):
     Closing says that no more values come: sends raise from then on, also those that wait; receivers first drain the
     buffer. As in Go it is the sender's to do, once, and never needed just to free the channel.
 
-    Not for ``__del__`` methods or handlers of ``signal.signal``, which run in the middle of anything; a handler of
-    ``loop.add_signal_handler`` may use ``send_nowait``.
+    Not for ``__del__`` methods, the ``finally`` of a task that is lost (the collector runs it) or handlers of
+    ``signal.signal``, which run in the middle of anything; a handler of ``loop.add_signal_handler`` may use
+    ``send_nowait``.
 
     Raises:
         ValueError: the capacity is negative.

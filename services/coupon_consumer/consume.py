@@ -8,6 +8,7 @@ ends the process: the consumer's client mends by itself whatever can be mended.
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Final, Protocol
 
@@ -131,7 +132,7 @@ class EventHandler:
         try:
             async with asyncio.timeout(self._try_seconds):
                 if isinstance(work, Assigned):
-                    await self._positions.place(work)
+                    await self._place(work)
                     left: Batches | Assigned | None = None
                 else:
                     left = await self._store_batches(work)
@@ -152,6 +153,13 @@ class EventHandler:
         self._wait_seconds = self._backoff.fail()
         self._metrics.tries_unavailable.inc()
         _log.warning("Waiting for a server", error=str(error), tries=self._backoff.failures)
+
+    async def _place(self, assigned: Assigned) -> None:
+        """Place what is still ours: a partition that was taken away since may be gone, and would never be placed."""
+        owned = self._consumer.owned()
+        ours = {partition: known for partition, known in assigned.generations.items() if owned.get(partition) == known}
+        if ours:
+            await self._positions.place(replace(assigned, generations=ours))
 
     async def _store_batches(self, batches: Batches) -> Batches | None:
         """Store what is still ours; return the rest if another member turns out to own some of it."""

@@ -70,10 +70,11 @@ class FakeCouponStore:
 
 
 class FakeTopic:
-    """A topic's id, beginnings and ends; `is_silent` makes the brokers not answer."""
+    """A topic's id, partitions, beginnings and ends; `is_silent` makes the brokers not answer."""
 
     def __init__(self, topic_id: str = "id-1", *, first: int = 0, end: int = 100) -> None:
         self.topic_id = topic_id
+        self.partitions: tuple[int, ...] = (0, 1, 2)
         self.first = first
         self.end = end
         self.is_silent = False
@@ -82,12 +83,18 @@ class FakeTopic:
         """Return id and partitions."""
         if self.is_silent:
             raise DependencyUnavailable("kafka", "silent")
-        return TopicDescription(self.topic_id, (0, 1, 2))
+        return TopicDescription(self.topic_id, self.partitions)
 
     async def earliest(self, partitions: Iterable[int]) -> dict[int, int]:
         """Return the first offsets."""
-        return dict.fromkeys(partitions, self.first)
+        return self._offsets(partitions, self.first)
 
     async def latest(self, partitions: Iterable[int]) -> dict[int, int]:
         """Return the ends."""
-        return dict.fromkeys(partitions, self.end)
+        return self._offsets(partitions, self.end)
+
+    def _offsets(self, partitions: Iterable[int], offset: int) -> dict[int, int]:
+        wanted = list(partitions)
+        if not set(wanted) <= set(self.partitions):
+            raise DependencyUnavailable("kafka", "UNKNOWN_TOPIC_OR_PART")
+        return dict.fromkeys(wanted, offset)

@@ -1,5 +1,6 @@
 """Where a partition begins, and what the watch beside the reading notices."""
 
+import asyncio
 import time
 
 import pytest
@@ -7,7 +8,6 @@ import pytest
 from patterns import bubble
 from runtime.errors import DependencyUnavailable
 from runtime.kafka_batch import Assigned
-from runtime.kafka_topic import TopicDescription
 from services.coupon_consumer.errors import OffsetOutOfRangeError
 from services.coupon_consumer.position import Start
 from tests.support.coupon_events import some_event
@@ -68,6 +68,43 @@ def test_offset_out_of_range_ends_the_reading_unless_the_topic_was_made_anew() -
         member.topic.topic_id = "id-2"
         await member.handler.handle(member.ctx, lost)
         assert member.orders() == {0: 0}
+
+    bubble(scenario)
+
+
+def test_partition_that_is_taken_away_before_it_is_placed_keeps_nothing_waiting() -> None:
+    """A topic made anew with fewer partitions: the lost one is tried until the group takes it, the rest is placed."""
+
+    async def scenario() -> None:
+        member = Member()
+        await member.place(0, 1)
+        member.orders()
+        member.topic.topic_id, member.topic.partitions = "id-2", (0,)
+        placing = asyncio.create_task(member.place(0, 1))
+        await asyncio.sleep(60)
+        assert not placing.done()
+        with pytest.raises(DependencyUnavailable):
+            await member.handler.check()
+        member.consumer._ledger.revoke([1])
+        await asyncio.wait_for(placing, 60)
+        assert member.orders() == {0: 0}
+        assert member.store.offsets == {("id-1", 0): 0, ("id-1", 1): 0, ("id-2", 0): 0}
+        await member.handler.check()
+
+    bubble(scenario)
+
+
+def test_lost_records_of_a_partition_that_is_no_longer_ours_do_not_end_the_reading() -> None:
+    """What an older generation asked for is its next owner's to judge."""
+
+    async def scenario() -> None:
+        member = Member()
+        await member.place(0)
+        member.orders()
+        lost = Assigned(member.consumer._ledger.assign([0]), is_out_of_range=True)
+        member.consumer._ledger.revoke([0])
+        await member.handler.handle(member.ctx, lost)
+        assert member.orders() == {}
 
     bubble(scenario)
 
@@ -172,10 +209,7 @@ def test_partition_that_the_topic_has_no_more_has_no_lag() -> None:
         member = Member()
         await member.watch.look()
 
-        async def describe() -> TopicDescription:
-            return TopicDescription("id-2", (0, 1))
-
-        member.topic.describe = describe  # type: ignore[method-assign] # as the brokers would say then
+        member.topic.topic_id, member.topic.partitions = "id-2", (0, 1)
         await member.watch.look()
         assert member.metric("lp_consumer_lag_records", partition="1") == 100
         assert member.metric("lp_consumer_lag_records", partition="2") is None

@@ -7,6 +7,7 @@ How Go differs: since Go 1.23 its timer channels are unbuffered in effect, with 
 
 from __future__ import annotations
 
+import math
 import weakref
 from dataclasses import dataclass
 from functools import partial
@@ -142,7 +143,12 @@ def after(seconds: float) -> ReceiveChannel[float]:
     """Make a channel that gets the time once, after some seconds: a timeout that several selects can share.
 
     It has no ``stop``: when nobody can receive from it any more its timer goes too.
+
+    Raises:
+        ValueError: the number of seconds is NaN.
     """
+    if math.isnan(seconds):
+        raise ValueError("seconds must be a number, not nan")
     clock = current_clock()
     core: Core[float] = Core(1)
     _Bell(core, clock, clock.now() + seconds)
@@ -156,8 +162,8 @@ class _Bell:
 
     def __init__(self, core: Core[float], clock: Clock, when: float) -> None:
         self._clock = clock
-        self._timer = clock.call_at(when, self.ring)
         self._core = weakref.ref(core, lambda _: self._timer.stop())
+        self._timer = clock.call_at(when, self.ring)  # which may ring at once, in the timer thread
 
     def ring(self) -> None:
         core = self._core()

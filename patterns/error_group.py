@@ -10,6 +10,7 @@ arrives while it is ending its tasks.
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVarTuple
@@ -64,6 +65,7 @@ class ErrorGroup:
         self._waiters: list[asyncio.Future[None]] = []
         self._errors: list[BaseException] = []
         self._begun = 0
+        self._asking = 0  # calls of `go` that have not yet begun their function
         self._is_cancelled = False
         self._is_over = False
         self._body: _Task | None = None  # while the body of `async with` runs
@@ -86,18 +88,22 @@ class ErrorGroup:
 
         Raises:
             ValueError: The limit is negative.
-            RuntimeError: Functions are running.
+            RuntimeError: Functions are running, or wait for a place.
         """
         if limit is not None and limit < 0:
             raise ValueError(f"limit must be 0 or more, or None, not {limit}")
-        if self._tasks:
-            raise RuntimeError(f"the limit cannot change while {len(self._tasks)} functions run")
+        if self._tasks or self._asking:
+            raise RuntimeError(
+                f"the limit cannot change while {len(self._tasks)} functions run and {self._asking} wait for a place"
+            )
         self._limit = limit
         self._slots: Channel[None] | None = None
         if limit is not None:
             self._slots = Channel(limit)
             for _ in range(limit):
                 self._slots.send_nowait(None)
+            if self._is_cancelled:
+                self._slots.close()
 
     async def go(self, fn: Callable[[*Ts], Coroutine[Any, Any, object]], *args: *Ts) -> None:
         """Start fn(*args) as a task; with a limit, wait for a free place first, in the order of asking.
@@ -106,16 +112,18 @@ class ErrorGroup:
         waiting for a place leaves the group as it was.
 
         Raises:
-            RuntimeError: `wait` has returned.
+            RuntimeError: `wait` has returned, perhaps while this call waited; nobody would hear of an error.
         """
         self._refuse_when_over()
-        if self._slots is None:
-            await pay()
-        else:
-            try:
-                await self._slots.receive()
-            except EndOfChannel:
-                return
+        self._asking += 1
+        try:
+            if self._slots is None:
+                await pay()
+            else:
+                with suppress(EndOfChannel):
+                    await self._slots.receive()
+        finally:
+            self._asking -= 1
         self._start(fn, args)
 
     def try_go(self, fn: Callable[[*Ts], Coroutine[Any, Any, object]], *args: *Ts) -> bool:
@@ -138,8 +146,7 @@ class ErrorGroup:
             return
         self._is_cancelled = True
         self._ctx.cancel(cause)
-        if self._slots is not None:
-            self._slots.close()
+        self._close_slots()
         for task in self._tasks:
             task.cancel()
         if self._body is not None and self._body is not asyncio.current_task():
@@ -184,6 +191,7 @@ class ErrorGroup:
     def _start(self, fn: Callable[[*Ts], Coroutine[Any, Any, object]], args: tuple[*Ts]) -> bool:
         if self._is_cancelled:
             return False
+        self._refuse_when_over()
         self._begun += 1
         task = asyncio.create_task(_run(fn, args), name=getattr(fn, "__qualname__", None))
         self._tasks.add(task)
@@ -218,6 +226,7 @@ class ErrorGroup:
                 outer = error
                 self.cancel()
         self._is_over = True
+        self._close_slots()
         self._ctx.cancel()
         if outer is not None:
             outer.__cause__ = self._errors[0] if self._errors else None
@@ -225,6 +234,11 @@ class ErrorGroup:
         if self._errors and self._policy == "all":
             return BaseExceptionGroup(f"{len(self._errors)} functions of an error group failed", self._errors)
         return self._errors[0] if self._errors else None
+
+    def _close_slots(self) -> None:
+        """Let whoever waits for a place hear that there will be none."""
+        if self._slots is not None and not self._slots.is_closed:
+            self._slots.close()
 
     def _refuse_when_over(self) -> None:
         if self._is_over:

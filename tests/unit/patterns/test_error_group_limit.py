@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from patterns._budget import LIMIT, current_budget
 from patterns.bubble import bubble, wait_idle
+from patterns.channel import Channel
 from patterns.error_group import ErrorGroup, ErrorGroupStatistics
 from tests.support.shuffling_loop import run_shuffled
 
@@ -210,5 +212,143 @@ def test_loop_of_ready_goes_lets_others_run_and_sees_its_cancel() -> None:
         task.cancel()
         await asyncio.wait({task})
         assert task.cancelled()
+
+    bubble(main)
+
+
+async def use_up_budget() -> None:
+    """Do as many ready operations as a task may in a row: the next one yields first."""
+    channel: Channel[None] = Channel(LIMIT + 1)
+    await channel.send(None)
+    for _ in range(current_budget().left):
+        await channel.send(None)
+
+
+def test_go_that_yields_while_wait_returns_is_refused() -> None:
+    """Without a limit too a go may be overtaken by the end of the group; its function does not run unheard of."""
+
+    async def main() -> None:
+        begun: list[str] = []
+
+        async def work() -> None:
+            begun.append("work")
+
+        group = ErrorGroup()
+        await group.go(asyncio.sleep, 1)
+
+        async def feed() -> None:
+            await asyncio.sleep(1)
+            await asyncio.sleep(0)  # now the function has ended, and wait is about to return
+            await use_up_budget()
+            await group.go(work)
+
+        feeding = asyncio.create_task(feed())
+        await group.wait()
+        assert not feeding.done()
+        with pytest.raises(RuntimeError, match="has ended"):
+            await feeding
+        assert begun == []
+
+    bubble(main)
+
+
+def test_go_that_gets_its_place_when_wait_has_returned_is_refused() -> None:
+    """A place that one asker passes on to the next comes too late, and both askers end."""
+
+    async def main() -> None:
+        begun: list[str] = []
+
+        async def work() -> None:
+            begun.append("work")
+
+        group = ErrorGroup(limit=1)
+        await group.go(asyncio.sleep, 1)
+        askers = [asyncio.create_task(group.go(work)) for _ in range(3)]
+
+        await wait_idle()
+        (running,) = group._tasks
+        running.add_done_callback(lambda _: askers[0].cancel())
+        await group.wait()
+        await asyncio.wait(askers)
+        assert askers[0].cancelled()
+        assert [str(asker.exception()) for asker in askers[1:]] == ["the group has ended: make another one"] * 2
+        assert begun == []
+
+    bubble(main)
+
+
+def test_go_without_hope_of_a_place_ends_with_the_group() -> None:
+    """With a limit of zero whoever waits for a place hears that wait has returned."""
+
+    async def main() -> None:
+        group = ErrorGroup(limit=0)
+        asker = asyncio.create_task(group.go(asyncio.sleep, 1))
+        await wait_idle()
+        await group.wait()
+        with pytest.raises(RuntimeError, match="has ended"):
+            await asker
+        group.cancel()
+        await group.wait()
+
+    bubble(main)
+
+
+def test_limit_does_not_change_while_somebody_waits_for_a_place() -> None:
+    """The old limit's places are what they wait for; a waiting go that is cancelled no longer counts."""
+
+    async def main() -> None:
+        group = ErrorGroup(limit=0)
+        asker = asyncio.create_task(group.go(asyncio.sleep, 1))
+        await wait_idle()
+        with pytest.raises(RuntimeError, match="0 functions run and 1 wait for a place"):
+            group.set_limit(5)
+        asker.cancel()
+        await asyncio.wait({asker})
+        group.set_limit(1)
+        await group.go(asyncio.sleep, 1)
+        assert group.try_go(asyncio.sleep, 1) is False
+        await group.wait()
+
+    bubble(main)
+
+
+def test_limit_does_not_change_while_a_place_is_on_its_way() -> None:
+    """Between the end of one function and the start of the next, which got its place, nothing runs."""
+
+    async def main() -> None:
+        group = ErrorGroup(limit=1)
+        await group.go(asyncio.sleep, 1)
+        asker = asyncio.create_task(group.go(asyncio.sleep, 1))
+        refused: list[str] = []
+
+        def change() -> None:
+            try:
+                group.set_limit(1)
+            except RuntimeError as error:
+                refused.append(str(error))
+
+        await wait_idle()
+        (running,) = group._tasks
+        running.add_done_callback(lambda _: change())
+        await asker
+        await group.wait()
+        assert refused == ["the limit cannot change while 0 functions run and 1 wait for a place"]
+        assert group.statistics().begun == 2
+
+    bubble(main)
+
+
+def test_new_limit_of_a_cancelled_group_gives_no_places() -> None:
+    """As before the change go returns at once, as often as it is called, and nothing is begun."""
+
+    async def main() -> None:
+        group = ErrorGroup()
+        group.cancel()
+        group.set_limit(1)
+        for _ in range(2):
+            await group.go(asyncio.sleep, 1)
+        assert group.try_go(asyncio.sleep, 1) is False
+        await group.wait()
+        assert group.statistics().begun == 0
 
     bubble(main)

@@ -30,3 +30,12 @@ def head_problem(headers: Sequence[tuple[bytes, bytes]], version: str) -> Proble
 def is_too_large(headers: Sequence[tuple[bytes, bytes]], bytes_max: int, count_max: int) -> bool:
     """Say whether there are too many headers, or too many bytes in all their lines together."""
     return len(headers) > count_max or sum(len(name) + len(value) + 4 for name, value in headers) > bytes_max
+
+
+def without_upgrade(method: bytes, target: bytes, version: str, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return a request's head as it would have come without an offer to change the protocol.
+
+    A server that takes no upgrade ignores it (RFC 9110 section 7.8); the parser does not, and drops the body.
+    """
+    lines = [b"%b: %b\r\n" % header for header in headers if header[0] != b"upgrade"]
+    return b"%b %b HTTP/%b\r\n%b\r\n" % (method, target, version.encode(), b"".join(lines))

@@ -17,10 +17,10 @@ from typing import Any, Final, cast
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from runtime.http_cycle import Cycle
-from runtime.http_head import head_problem, is_too_large
+from runtime.http_head import head_problem, is_too_large, without_upgrade
 from runtime.http_state import (
     ASGI,
     CHUNKED_FACTOR,
@@ -63,13 +63,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._header_bytes_max = self._limits.header_bytes_max
         self._header_count_max = self._limits.header_count_max
         self._body_room = CHUNKED_FACTOR * self._limits.body_bytes_max
-        self._begun = 0
-        self._piece = 0
-        self._fed = 0
+        self._begun = self._piece = self._fed = self._body_bytes = 0
         self._body_parts: list[bytes] = []
-        self._body_bytes = 0
-        self._is_deaf = False
-        self._was_idle = False
+        self._is_deaf = self._was_idle = False
         self._cycle: Cycle | None = None
         self._queue: list[Cycle] = []
 
@@ -137,42 +133,43 @@ class HttpProtocol(HttpToolsProtocol):
         self._piece = len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._upgrade()
+        except httptools.HttpParserUpgrade as pause:
+            self._upgrade(data[pause.args[0] :])
         except httptools.HttpParserError:
             if not self._is_deaf:
                 self.refuse(Problem(400, "bad-request"), "malformed")
         else:
             if self.phase is Phase.HEADER or self.phase is Phase.BODY:
-                self._wait_for_rest(was, len(data))
+                self._wait_for_rest(was)
 
-    def _wait_for_rest(self, was: Phase, piece: int) -> None:
+    def _wait_for_rest(self, was: Phase) -> None:
         """Start the limit of a header or body that is not whole yet, and count what the parser holds of it."""
         if self._begun or self.phase is not was:
             limits = self._limits
             is_header = self.phase is Phase.HEADER
             seconds = limits.header_timeout_seconds if is_header else limits.body_timeout_seconds
             self.deadline = self.loop.time() + seconds
-        if self._begun <= 1 and was is not Phase.BUSY:
-            # The parser hands over whole lines; the bytes of an unfinished one are only seen here.
-            self._fed += piece
-            if self.phase is Phase.HEADER and self._fed > self._header_room():
+        if not self._begun or (self._begun == 1 and was in (Phase.FRESH, Phase.IDLE)):
+            # The parser hands over whole lines; the bytes of an unfinished one are only seen here. A piece that holds
+            # something of an earlier request too is left out: what it has of the header is seen when that is whole.
+            self._fed += self._piece
+            header_room = self._header_bytes_max + len(self.url) + REQUEST_LINE_REST
+            if self.phase is Phase.HEADER and self._fed > header_room:
                 self.refuse(Problem(431, "headers-too-large"), "header_bytes")
-            elif self.phase is Phase.BODY and self._fed > self._header_room() + self._body_room:
+            elif self.phase is Phase.BODY and self._fed > header_room + self._body_room:
                 self.refuse(Problem(413, "body-too-large"), "body_bytes")
 
-    def _header_room(self) -> int:
-        return self._limits.header_bytes_max + len(self.url) + REQUEST_LINE_REST
-
-    def _upgrade(self) -> None:
+    def _upgrade(self, rest: bytes) -> None:
+        """Become a WebSocket; or read the header anew without its offer (h2c, say), and the body that follows it."""
         if self._should_upgrade():
             self.phase = Phase.GONE
             self.handle_websocket_upgrade()
             return
-        # The parser takes nothing more on this connection; the request itself was served as if it had not asked.
-        self._is_deaf = True
-        if cycles := self._cycles():
-            cycles[-1].keep_alive = False
+        parser = self.parser
+        head = without_upgrade(parser.get_method(), self.url, parser.get_http_version(), self.headers)
+        self.parser = httptools.HttpRequestParser(self)  # the other one is over: it took the body for another protocol
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.data_received(head + rest)
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -201,7 +198,12 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Check what the header announces, before a byte of the body is kept."""
         headers = self.headers
-        may_be_large = len(headers) > self._header_count_max or self._fed + self._piece > self._header_bytes_max
+        is_upgrade = self.parser.should_upgrade()
+        if is_upgrade and not self._should_upgrade():
+            if self.parser.get_method() != b"CONNECT":
+                return  # judged when it is read again, in `_upgrade`
+            self._refuse_parsing(Problem(400, "bad-request"), "malformed")
+        may_be_large = not self._begun or self._piece > self._header_bytes_max or len(headers) > self._header_count_max
         if may_be_large and is_too_large(headers, self._header_bytes_max, self._header_count_max):
             self._refuse_parsing(Problem(431, "headers-too-large"), "header_bytes")
         found = dict(headers)
@@ -233,7 +235,8 @@ class HttpProtocol(HttpToolsProtocol):
             "headers": headers,
             "state": self.app_state.copy(),
         }
-        self.phase = Phase.BODY
+        if not is_upgrade:
+            self.phase = Phase.BODY
         expect = found.get(b"expect")
         if expect is not None:
             self._meet_expectation(expect, version)
@@ -256,10 +259,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Hand the whole request to the application, or queue it behind the one at work."""
-        parser = self.parser
-        if parser.should_upgrade() and self._should_upgrade():
+        if self.phase is Phase.HEADER:  # it offers an upgrade: `data_received` sees to it
             return
-        keep_alive = parser.should_keep_alive() and self.scope["http_version"] == "1.1"
+        keep_alive = self.parser.should_keep_alive() and self.scope["http_version"] == "1.1"
         body = b"".join(self._body_parts) if self._body_parts else b""
         self._body_parts.clear()
         cycle = Cycle(self, self.scope, body, keep_alive=keep_alive)
@@ -322,11 +324,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._stop_reading(cycles[-1])
             return
         self._is_deaf = True
-        body = problem.body(identity)
-        head = [STATUS_LINE[problem.status], self.server_state.date_line]
-        for name, value in (*problem.raw_headers(body), (b"x-request-id", identity.encode())):
-            head += (name, b": ", value, b"\r\n")
-        self.transport.write(b"".join([*head, b"connection: close\r\n\r\n", body]))
+        self.transport.write(self.server_state.last_answer(problem, identity))
         self._linger()
 
     def _refuse_parsing(self, problem: Problem, reason: str) -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Final, cast
 
 from uvicorn._types import ASGIVersions
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
 from runtime.logs import get_logger
@@ -71,6 +72,14 @@ class HttpState(ServerState):
         fields = {"status": problem.status, "code": problem.code, "reason": reason, "is_answered": is_answered}
         write("Request refused", request_id=identity, **fields)
         return identity
+
+    def last_answer(self, problem: Problem, identity: str) -> bytes:
+        """Return a whole answer with a problem, the last one of its connection."""
+        body = problem.body(identity)
+        head = [STATUS_LINE[problem.status], self.date_line]
+        for name, value in (*problem.raw_headers(body), (b"x-request-id", identity.encode())):
+            head += (name, b": ", value, b"\r\n")
+        return b"".join([*head, b"connection: close\r\n\r\n", body])
 
     def lets_go_of(self, quiet_since: float, now: float) -> bool:
         """Say whether a drain may end a connection that has been silent for so long."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from patterns import Channel
 from runtime.health import Health
@@ -39,3 +39,14 @@ async def serve(app: ASGIApp, settings: HttpSettings) -> AsyncIterator[HttpServe
         server.close()
         await server.wait_closed()
         assert len(server_errors) == 0
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the body that came."""
+    assert scope["type"] == "http"
+    message = await receive()
+    assert not message["more_body"]
+    body = message["body"]
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-_ON_BOTH_LOOPS = ("test_http_limits.py", "test_http_drain.py", "test_http_overload.py", "test_acceptor.py")
+_ON_BOTH_LOOPS = (
+    "test_http_limits.py",
+    "test_http_pieces.py",
+    "test_http_drain.py",
+    "test_http_overload.py",
+    "test_acceptor.py",
+)
 
 
 def pytest_asyncio_loop_factories(

@@ -11,22 +11,11 @@ from structlog.testing import capture_logs
 
 from tests.support.eventually import eventually
 from tests.support.http_process import routes
-from tests.support.http_serving import open_server
+from tests.support.http_serving import echo, open_server
 from tests.support.raw_http import RawClient, ask
 
 GET = b"GET /ok HTTP/1.1\r\nHost: test\r\n\r\n"
 POST = b"POST /echo HTTP/1.1\r\nHost: test\r\n"
-
-
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with the body that came."""
-    assert scope["type"] == "http"
-    message = await receive()
-    assert not message["more_body"]
-    body = message["body"]
-    headers = [(b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 async def test_half_a_header_is_ended_with_408() -> None:
@@ -307,14 +296,6 @@ async def test_old_http_is_answered_and_closed() -> None:
     """HTTP/1.0 needs no Host and its connection ends with the answer."""
     async with open_server(routes) as server:
         answer = await ask(server.address, b"GET /ok HTTP/1.0\r\n\r\n")
-        assert (answer.status, answer.closes) == (200, True)
-
-
-async def test_upgrade_to_something_unknown_is_served_as_if_not_asked() -> None:
-    """A request that offers h2c gets its ordinary answer, and the connection ends after it."""
-    async with open_server(routes) as server:
-        request = b"GET /ok HTTP/1.1\r\nHost: t\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n"
-        answer = await ask(server.address, request)
         assert (answer.status, answer.closes) == (200, True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -10,14 +11,15 @@ from patterns._timer import THREAD_CLOCK, Clock, Timer
 from patterns._waiter import matching
 from patterns.errors import ContextError, DeadlineExceeded
 
-Hook = Callable[[], None]
+Hook = Callable[[], object]
 
 
 class Scope:
     """One node of the tree.
 
     Its state changes under the lock of ``_waiter``, together with its ``done`` channel and in one step for the whole
-    subtree: nobody sees a parent that has ended with a child that has not.
+    subtree, children first: nobody, not even who looks without the lock, sees a parent that has ended with a child that
+    has not.
     """
 
     __slots__ = ("cause", "children", "clock", "deadline", "done", "err", "hooks", "siblings", "timer")
@@ -38,7 +40,13 @@ class Scope:
         return self._adopt(Scope(self, self.clock, self.deadline))
 
     def derive_until(self, deadline: float, clock: Clock) -> Scope:
-        """Make a child with a deadline of its own, unless this scope's is earlier; a past one ends it at birth."""
+        """Make a child with a deadline of its own, unless this scope's is earlier; a past one ends it at birth.
+
+        Raises:
+            ValueError: the deadline is NaN.
+        """
+        if math.isnan(deadline):
+            raise ValueError("a deadline must be a number, not nan")
         seconds = deadline - clock.now()
         remaining = self.remaining()
         if remaining is not None and remaining <= seconds:
@@ -55,17 +63,23 @@ class Scope:
         return None if self.deadline is None else max(0.0, self.deadline - self.clock.now())
 
     def end(self, err: ContextError, cause: BaseException | None = None) -> None:
-        """End this scope and all below it before returning; without effect if it has ended already."""
+        """End this scope and all below it before returning; without effect if it has ended already.
+
+        Every hook is called, even if others fail; what one raised is raised, what several raised as a group.
+        """
         with matching:
             if self.err is not None:
                 return
-            ended = self._mark(err, cause or err)
+            hooks = self._mark(err, cause or err)
             self.siblings.pop(self, None)
-        for timer, hooks in ended:
-            if timer is not None:
-                timer.stop()
-            for hook in hooks:
+        errors: list[BaseException] = []
+        for hook in hooks:
+            try:
                 hook()
+            except BaseException as error:  # noqa: BLE001 - raised below, when all have been told
+                errors.append(error)
+        if errors:
+            raise errors[0] if len(errors) == 1 else BaseExceptionGroup("hooks of a scope failed", errors)
 
     def expire(self) -> None:
         """End because the deadline has passed."""
@@ -114,19 +128,23 @@ class Scope:
                 self.children[child] = None
         return child
 
-    def _mark(self, err: ContextError, cause: BaseException | None) -> list[tuple[Timer | None, list[Hook]]]:
-        """Mark the subtree, parents first; return what is still to be done for it without the lock."""
-        unfinished: list[tuple[Timer | None, list[Hook]]] = []
+    def _mark(self, err: ContextError, cause: BaseException | None) -> list[Hook]:
+        """Mark the subtree; return what is still to be called without the lock, for parents first."""
         scopes = [self]
         for scope in scopes:
-            scope.err = err
-            scope.cause = cause
-            scope.done.close()
             scopes.extend(scope.children)
-            unfinished.append((scope.timer, list(scope.hooks.values())))
+        hooks: list[Hook] = []
+        for scope in reversed(scopes):
+            scope.cause = cause
+            scope.err = err
+            scope.done.close()
             scope.children.clear()
+        for scope in scopes:
+            if scope.timer is not None:
+                hooks.append(scope.timer.stop)
+            hooks.extend(scope.hooks.values())
             scope.hooks.clear()
-        return unfinished
+        return hooks
 
 
 ROOT: Final = Scope()

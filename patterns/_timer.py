@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -81,20 +82,21 @@ class ThreadTimer(Timer):
         self.function: Callable[[], object] | None = function
 
     def stop(self) -> None:
-        self.function = None
-        THREAD_CLOCK.forget_stopped()
+        THREAD_CLOCK.drop(self)
 
 
 class ThreadClock(Clock):
     """``time.monotonic`` and one thread that serves every timer set outside an event loop.
 
-    The thread lives as long as a timer is pending.
+    The thread lives as long as a timer is pending. The collector may set and stop timers in the middle of anything
+    here: so the heap is changed in single steps, and only the thread takes from it.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.RLock())
         self._pending: list[tuple[float, int, ThreadTimer]] = []
         self._order = itertools.count()
+        self._stopped = 0  # of the pending ones
         self._thread: threading.Thread | None = None
 
     def now(self) -> float:
@@ -103,36 +105,55 @@ class ThreadClock(Clock):
     def call_at(self, when: float, function: Callable[[], object]) -> Timer:
         timer = ThreadTimer(function)
         with self._changed:
-            heapq.heappush(self._pending, (when, next(self._order), timer))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="patterns-timers", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._serve, name="patterns-timers", daemon=True)
+                thread.start()
+                self._thread = thread
+            heapq.heappush(self._pending, (when, next(self._order), timer))
             self._changed.notify()
         return timer
 
-    def forget_stopped(self) -> None:
-        """Let the thread look whether it is still needed."""
+    def drop(self, timer: ThreadTimer) -> None:
+        """Forget the timer's function, and let the thread look whether it is still needed."""
         with self._changed:
-            self._changed.notify()
+            if timer.function is not None:
+                timer.function = None
+                self._stopped += 1
+                self._changed.notify()
 
     def _serve(self) -> None:
         while (function := self._wait_for_next()) is not None:
-            function()
+            try:
+                function()
+            except BaseException:  # noqa: BLE001 - reported like any thread's; the timers of others go on
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+            del function  # and with it a context that nobody else knows any more
 
     def _wait_for_next(self) -> Callable[[], object] | None:
         with self._changed:
             while self._pending:
-                when, _, timer = self._pending[0]
-                seconds = when - time.monotonic()
-                if timer.function is None or seconds <= 0:
-                    heapq.heappop(self._pending)
-                    function, timer.function = timer.function, None
-                    if function is not None:
-                        return function
+                entry = heapq.heappop(self._pending)
+                when, _, timer = entry
+                function, seconds = timer.function, when - time.monotonic()
+                if function is None:
+                    self._stopped -= 1
+                elif seconds <= 0:
+                    timer.function = None
+                    return function
                 else:
+                    heapq.heappush(self._pending, entry)
+                    self._forget_stopped()
                     self._changed.wait(min(seconds, threading.TIMEOUT_MAX))
             self._thread = None
             return None
+
+    def _forget_stopped(self) -> None:
+        """Keep no more stopped timers than others; asyncio does the same."""
+        if 2 * self._stopped > len(self._pending):
+            entries, self._pending, self._stopped = self._pending, [], 0
+            for entry in entries:
+                if entry[2].function is not None:
+                    heapq.heappush(self._pending, entry)
 
 
 THREAD_CLOCK: Final = ThreadClock()

@@ -69,11 +69,19 @@ class Context:
         return Context(self._scope.derive(), self._values, owns_scope=True)
 
     def with_timeout(self, seconds: float) -> Context:
-        """Derive a context that ends after some seconds, or with this one; at birth if that is zero or less."""
+        """Derive a context that ends after some seconds, or with this one; at birth if that is zero or less.
+
+        Raises:
+            ValueError: the number of seconds is NaN.
+        """
         return self.with_deadline(current_clock().now() + seconds)
 
     def with_deadline(self, at: float) -> Context:
-        """Derive a context that ends at a time of the current clock, or with this one; at birth if it has passed."""
+        """Derive a context that ends at a time of the current clock, or with this one; at birth if it has passed.
+
+        Raises:
+            ValueError: the time is NaN.
+        """
         return Context(self._scope.derive_until(at, current_clock()), self._values, owns_scope=True)
 
     def with_value(self, key: object, value: object) -> Context:

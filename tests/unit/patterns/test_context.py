@@ -4,6 +4,7 @@ import asyncio
 import gc
 import random
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -18,6 +19,7 @@ from patterns import (
     receive,
     select,
 )
+from patterns._core import Core
 from patterns.bubble import bubble
 from tests.support.spinning import spin_until
 
@@ -198,3 +200,44 @@ def test_ended_contexts_are_not_kept() -> None:
         assert parent.statistics().children == 1
         parent.cancel()
         assert parent.statistics().children == 0
+
+
+def test_hook_that_fails_keeps_no_other_from_being_called() -> None:
+    """All hooks of the subtree are called; the failure comes out of ``cancel``, several of them as a group."""
+    called: list[int] = []
+
+    def fail(number: int) -> None:
+        called.append(number)
+        raise ValueError(str(number))
+
+    for failing in ([2], [1, 3]):
+        called.clear()
+        ctx = background().with_cancel()
+        child = ctx.with_cancel()
+        for number in (1, 2, 3, 4):
+            scope = (child if number == 4 else ctx)._scope
+            scope.add_hook(partial(fail if number in failing else called.append, number))
+        with pytest.raises(ExceptionGroup if len(failing) > 1 else ValueError) as raised:
+            ctx.cancel()
+        assert called == [1, 2, 3, 4]
+        error = raised.value
+        errors = error.exceptions if isinstance(error, ExceptionGroup) else [error]
+        assert [str(error) for error in errors] == [str(number) for number in failing]
+        assert child.is_done
+
+
+def test_parent_is_never_seen_to_have_ended_before_its_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even in the middle of the cancel, by a thread that just looks: what ends first is at the bottom."""
+    seen: list[list[bool]] = []
+    with background().with_cancel() as parent:
+        line = [parent, parent.with_cancel()]
+        line.append(line[-1].with_cancel())
+        close = Core.close
+
+        def look_and_close(core: Core[None]) -> None:
+            seen.append([ctx.is_done for ctx in line])
+            close(core)
+
+        monkeypatch.setattr(Core, "close", look_and_close)
+        parent.cancel()
+    assert seen == [[False, False, True], [False, True, True], [True, True, True]]

@@ -29,6 +29,10 @@ class WaitGroupStatistics:
     failed: int
 
 
+class _Wait(TaskWaiter):
+    __slots__ = ("__weakref__",)
+
+
 class WaitGroup:
     """Count work that is under way and wait for its end.
 
@@ -38,20 +42,21 @@ class WaitGroup:
 
     def __init__(self) -> None:
         self._count = 0
-        self._waiters: list[TaskWaiter] = []
-        self._returning = 0  # waits that were told of the end but have not yet come back
+        self._waiters: list[_Wait] = []
+        # Told of the end but not yet back. Weak: a wait whose event loop was closed since never comes back.
+        self._returning: weakref.WeakSet[_Wait] = weakref.WeakSet()
         self._running: set[_Task] = set()  # the loop itself keeps only weak references
         self._failed: list[_Task] = []
         self._is_reported = False
         self._was_used = False
-        self._unstarted: weakref.WeakSet[_Task] = weakref.WeakSet()  # at a wait that found nothing to wait for
+        self._late: set[_Task] = set()  # about to take their first step, after a wait that found nothing
 
     def add(self, n: int = 1) -> None:
         """Count n more pieces of work, or fewer if n is negative.
 
         Raises:
             WaitGroupMisuseError: The count would be negative; or it was zero and a wait has yet to return, or has
-                returned without this task, which had not begun by then and adds itself too late.
+                returned without this task, which had not begun by then and adds before it first waits for anything.
         """
         task = _current_task()
         with matching:
@@ -61,7 +66,7 @@ class WaitGroup:
                 self._open_round(task)
             self._count += n
             if self._count == 0:
-                self._returning += sum(waiter.end(Signal.LOOK_AGAIN) for waiter in self._waiters)
+                self._returning.update(waiter for waiter in self._waiters if waiter.end(Signal.LOOK_AGAIN))
                 self._waiters.clear()
 
     def done(self) -> None:
@@ -78,7 +83,7 @@ class WaitGroup:
         A function that is cancelled counts as ended, not as failed.
 
         Raises:
-            WaitGroupMisuseError: Nothing was counted any more, and a wait has yet to return.
+            WaitGroupMisuseError: As `add` raises it.
         """
         self.add()
         task = asyncio.create_task(self._run(fn, args), name=getattr(fn, "__qualname__", None))
@@ -93,15 +98,15 @@ class WaitGroup:
                 Every wait of the same round raises them. If nobody waits, asyncio reports each as never retrieved.
         """
         await pay()
-        waiter = TaskWaiter()
+        waiter = _Wait()
         with matching:
             is_waiting = self._count > 0
             if is_waiting:
                 self._waiters.append(waiter)
-            elif not self._was_used:  # nothing was ever counted: perhaps a task is about to, too late
-                self._unstarted.update(filter(_has_not_begun, asyncio.all_tasks()))
         if is_waiting:
             await self._return_of(waiter)
+        elif not self._was_used:  # nothing was ever counted: perhaps a task is about to, too late
+            self._mark_late()
         self._was_used = False
         self._is_reported = True
         if self._failed:
@@ -113,20 +118,28 @@ class WaitGroup:
         with matching:
             return WaitGroupStatistics(self._count, len(self._waiters), len(self._failed))
 
-    async def _return_of(self, waiter: TaskWaiter) -> None:
+    def _mark_late(self) -> None:
+        """Note the tasks that have not begun, until they have taken their first step.
+
+        A task that adds later may be one that serves all the time and opens the next round.
+        """
+        late = set(filter(_has_not_begun, asyncio.all_tasks()))
+        self._late |= late
+        asyncio.get_running_loop().call_soon(self._late.difference_update, late)
+
+    async def _return_of(self, waiter: _Wait) -> None:
         try:
             await waiter.wait()
         finally:
             with matching:
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
-                else:
-                    self._returning -= 1
+                self._returning.discard(waiter)
 
     def _open_round(self, task: _Task | None) -> None:
         if self._returning:
             raise WaitGroupMisuseError("used again before the last wait has returned")
-        if task in self._unstarted:
+        if task in self._late:
             raise WaitGroupMisuseError("add() inside the task came after the wait: add before the task is created")
         self._was_used = True
         if self._is_reported:

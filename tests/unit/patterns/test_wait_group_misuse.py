@@ -1,10 +1,12 @@
 """WaitGroup: what is misuse and what is none, and where rounds begin and end."""
 
 import asyncio
+import gc
 
 import pytest
 
 from patterns.bubble import bubble, wait_idle
+from patterns.channel import Channel
 from patterns.errors import WaitGroupMisuseError
 from patterns.wait_group import WaitGroup
 from tests.support.endings import fail
@@ -67,6 +69,72 @@ def test_add_by_a_task_that_ran_before_the_wait_is_no_misuse() -> None:
         await task
 
     bubble(main)
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_task_that_serves_may_open_a_round_after_an_empty_wait(rounds: int) -> None:
+    """A task that had not begun at that wait, and first waits for work, counts it when it comes."""
+
+    async def main() -> None:
+        group = WaitGroup()
+        requests: Channel[int] = Channel()
+
+        async def serve() -> None:
+            async for seconds in requests:
+                group.go(asyncio.sleep, seconds)
+
+        serving = asyncio.create_task(serve())
+        await group.wait()
+        for _ in range(rounds):
+            group.go(asyncio.sleep, 1)
+            await group.wait()
+        await wait_idle()
+        await requests.send(5)
+        await group.wait()
+        requests.close()
+        await serving
+        assert asyncio.get_running_loop().time() == rounds + 5
+
+    bubble(main)
+
+
+def test_each_empty_wait_looks_for_late_tasks_of_its_own() -> None:
+    """A task that is made after one empty wait and adds itself after the next is caught as well."""
+
+    async def main() -> None:
+        group = WaitGroup()
+
+        async def count_oneself() -> None:
+            group.add()
+
+        await group.wait()
+        task = asyncio.create_task(count_oneself())
+        await group.wait()
+        with pytest.raises(WaitGroupMisuseError, match="before the task is created"):
+            await task
+
+    bubble(main)
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_wait_whose_loop_was_closed_is_not_waited_for(is_told: bool) -> None:
+    """A wait that can never return, told of the end or not, keeps nobody from the next round."""
+    group = WaitGroup()
+    group.add()
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # the task is destroyed while it waits: that is the point
+    waiting = loop.create_task(group.wait())
+    loop.run_until_complete(asyncio.sleep(0))
+    if is_told:
+        group.done()
+    loop.close()
+    if not is_told:
+        group.done()
+    del waiting
+    gc.collect()
+    group.add()
+    group.done()
+    bubble(group.wait)
 
 
 def test_add_while_something_is_counted_is_never_too_late() -> None:

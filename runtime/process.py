@@ -29,7 +29,7 @@ from runtime.logs import close_logs, configure_logs, flush_logs, get_logger
 from runtime.metrics import ReadinessCollector, StatisticsCollector, register_process, registry, render_metrics
 from runtime.settings import ProcessSettings, load_settings
 from runtime.signals import SignalInbox, hold_signals
-from runtime.stack import describe_tasks, describe_threads
+from runtime.stack import StackTeller, describe_tasks
 from runtime.watchdog import LoopWatchdog
 
 EXIT_OK: Final = 0
@@ -155,11 +155,12 @@ async def _supervise(
     loop = asyncio.get_running_loop()
     process = Process(settings)
     hard_stop.describe = lambda: [*process.cut_off(), *describe_tasks(loop)]
+    stacks = StackTeller(loop)
     received: list[Signals] = []
 
     def take(number: Signals) -> None:  # in a signal handler: between any two instructions of this thread
         if number is Signals.SIGQUIT:
-            loop.call_soon_threadsafe(_tell_stacks, loop)
+            stacks.ask()
             return
         received.append(number)
         hard_stop.arm(_HARD_MARGIN_SECONDS + (settings.grace_seconds if len(received) == 1 else 0.0))
@@ -182,6 +183,7 @@ async def _supervise(
         admin.close()
         watchdog.stop()
         inbox.detach()
+        stacks.close()
         hard_stop.arm(_HARD_MARGIN_SECONDS)  # for the loop's own end: tasks that eat their cancel, threads that hang
 
 
@@ -225,10 +227,6 @@ async def _cut_off(task: asyncio.Task[None]) -> None:
     if not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=_CANCEL_SECONDS)
-
-
-def _tell_stacks(loop: asyncio.AbstractEventLoop) -> None:
-    log.warning("Stacks", tasks=describe_tasks(loop), threads=describe_threads())
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

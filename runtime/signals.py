@@ -20,7 +20,8 @@ class SignalInbox:
 
     SIGTERM and SIGINT ask for a stop, and so does SIGHUP unless it was ignored from the start, as under ``nohup``:
     there is nothing to reload, since secrets are read anew from their files anyway. SIGQUIT asks for the stacks of all
-    tasks and threads and stops nothing (Go's runtime prints them and exits with 2). SIGPIPE is ignored: a peer that
+    tasks and threads and stops nothing (Go's runtime prints them and exits with 2); a blocked loop is shown too, unless
+    the main thread hangs inside one call of a C library, where no handler runs. SIGPIPE is ignored: a peer that
     went away is an error of that write alone.
     """
 

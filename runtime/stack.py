@@ -1,14 +1,43 @@
 """Say where the process stands: every task with the line it waits at, every thread with its stack."""
 
 import asyncio
+import queue
 import sys
 import threading
 import traceback
 from typing import Final
 
 from patterns.leak import describe_task
+from runtime.logs import get_logger
 
 _TASKS_MOST: Final = 100
+
+log = get_logger(__name__)
+
+
+class StackTeller:
+    """Log where every task and thread stands when asked to, from a thread of its own: also while the loop is blocked.
+
+    Begins at once; ``close`` ends it and may be called again.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="stack-teller", daemon=True)
+        self._thread.start()
+
+    def ask(self) -> None:
+        """Have one log line written soon; may be called from a signal handler at any instruction."""
+        self._asked.put(True)
+
+    def close(self) -> None:
+        """Tell nothing more, once what was asked for is written; returns at once."""
+        self._asked.put(False)
+
+    def _run(self) -> None:
+        while self._asked.get():
+            log.warning("Stacks", tasks=describe_tasks(self._loop), threads=describe_threads())
 
 
 def describe_tasks(loop: asyncio.AbstractEventLoop) -> list[str]:

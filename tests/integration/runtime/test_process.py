@@ -270,6 +270,19 @@ def test_sigquit_shows_where_every_task_and_thread_stands_and_stops_nothing(log:
         assert run.end() == 0
 
 
+def test_sigquit_shows_the_line_that_blocks_the_loop_while_it_does(log: Path) -> None:
+    """The stacks come from a thread of their own: when they are needed most the loop cannot write them."""
+    with running(log, "blocks the loop") as run:
+        run.wait_for("Working")
+        deadline = time.monotonic() + 20
+        stacks: list[str] = []
+        while not any("time.sleep(60)" in stack for stack in stacks):
+            assert time.monotonic() < deadline, stacks
+            run.send(Signals.SIGQUIT)
+            time.sleep(0.1)
+            stacks = [line["threads"]["MainThread"] for line in run.lines() if line["event"] == "Stacks"]
+
+
 def test_sigpipe_has_no_effect(log: Path) -> None:
     """A peer that went away is an error of one write, never the end of the process."""
     with running(log, "orderly") as run:

@@ -171,7 +171,6 @@ class ConnectionPool:
         self.give_back(connection)
         if verdict is not Verdict.OTHER:
             self._last_success_at = _NEVER
-        if verdict is not Verdict.OTHER:
             raise as_unavailable(error) from error
 
     def expire(self) -> None:
@@ -245,14 +244,21 @@ class ConnectionPool:
 
     def _grow(self) -> None:
         """Open as many connections as borrowers wait for, within the bounds and not before the backoff is over."""
-        self._retry = None
         now = self._loop.time()
         wanted = max(len(self._waiters), self._settings.pool_min - self._size)
         while self._connecting < wanted and self._size + self._connecting < self._settings.pool_max:
-            if self._is_closed or now < self._next_attempt_at:
+            if self._is_closed:
+                break
+            if now < self._next_attempt_at:
+                # However it came to this (uvloop's timers fire up to a millisecond early), there is a next time.
+                self._retry = self._retry or self._loop.call_at(self._next_attempt_at, self._grow_again)
                 break
             self._connecting += 1
             self._start(self._open())
+
+    def _grow_again(self) -> None:
+        self._retry = None
+        self._grow()
 
     async def _open(self) -> None:
         try:
@@ -285,8 +291,8 @@ class ConnectionPool:
         log.warning("No connection could be opened", dependency=DEPENDENCY, error=self._last_error.detail)
         if self._size == 0 and self._connecting == 0:
             self._reject_waiters(self._last_error)
-        elif self._retry is None and not self._is_closed:
-            self._retry = self._loop.call_later(delay, self._grow)
+        else:
+            self._grow()
 
     def _reject_waiters(self, error: DependencyUnavailable) -> None:
         while self._waiters:

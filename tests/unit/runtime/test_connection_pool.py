@@ -2,8 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,55 @@ def test_further_connections_that_are_refused_are_tried_once_a_second_too() -> N
                 await asyncio.gather(*(borrow() for _ in range(8)))
             assert pool.statistics().size == 2
             assert len(server.attempts) <= 2 + 30
+
+    bubble(scenario)
+
+
+def test_a_retry_whose_timer_fires_early_is_put_off_and_not_forgotten() -> None:
+    """On a loop that rounds timers to whole milliseconds, as uvloop does, a borrower in line gets the next try."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        loop = asyncio.get_running_loop()
+        exact = loop.call_at
+
+        def call_at(when: float, callback: Callable[..., object], *args: object, **more: Any) -> asyncio.TimerHandle:  # noqa: ANN401 - as the loop's
+            return exact(loop.time() + max(1, int((when - loop.time()) * 1_000)) / 1_000, callback, *args, **more)
+
+        loop.call_at = call_at  # type: ignore[method-assign]  # call_later goes through it
+        async with pool_on(server, acquire_timeout_seconds=2.0) as pool:
+            for _ in range(20):
+                first = await pool.take()
+                server.is_up = False
+                second = asyncio.create_task(pool.take())
+                await asyncio.sleep(0.01)
+                server.is_up = True
+                assert await second is not first
+                pool.expire()
+                pool.give_back(first)
+                pool.give_back(second.result())
+                await asyncio.sleep(1)
+            assert pool.statistics().failed_connects >= 20
+
+    bubble(scenario)
+
+
+def test_a_second_failure_while_the_first_ones_retry_waits_does_not_end_the_retries() -> None:
+    """It only moves the next try; the borrowers in line get their connections once the server takes them."""
+
+    async def scenario() -> None:
+        server = FakeServer()
+        async with pool_on(server, acquire_timeout_seconds=2.0) as pool, pool.acquire():
+            server.is_up = False
+            first = asyncio.create_task(pool.take())
+            await asyncio.sleep(0)
+            server.connect_seconds = 0.04  # within the first one's pause, of 50 ms at least
+            second = asyncio.create_task(pool.take())
+            await asyncio.sleep(0.045)
+            assert pool.statistics().failed_connects == 2
+            server.is_up, server.connect_seconds = True, 0.001
+            for connection in await asyncio.gather(first, second):
+                pool.give_back(connection)
 
     bubble(scenario)
 

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from patterns._scope import Scope
 from patterns._waiter import when_free
+
+
+def count_seen_cancels(task: asyncio.Task[Any]) -> int:
+    """Count the cancels of a running task as ``cancelling`` does, but for one that reaches it at its next await only.
+
+    asyncio.run's own handler of SIGINT leaves such a one, and so does any cancel of the task by itself.
+    """
+    return task.cancelling() - task._must_cancel  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001 - the only one who knows
 
 
 class Interruption:
@@ -27,7 +36,7 @@ class Interruption:
             raise RuntimeError("a context can only interrupt a task")
         self._task = task
         self._loop = task.get_loop()
-        self._before = task.cancelling()
+        self._before = count_seen_cancels(task)
         self._has_cancelled = False
         self._is_over = False
         self._take_back = scope.add_hook(self._notify)

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVarTuple
 
 from patterns._budget import pay
+from patterns._interruption import count_seen_cancels
 from patterns.channel import Channel
 from patterns.context import Context, background
 from patterns.errors import EndOfChannel, WouldBlock
@@ -165,7 +166,7 @@ class ErrorGroup:
 
     async def __aenter__(self) -> Self:
         self._body = asyncio.current_task()
-        self._body_cancels_before = self._body.cancelling() if self._body else 0
+        self._body_cancels_before = count_seen_cancels(self._body) if self._body else 0
         return self
 
     async def __aexit__(

@@ -125,6 +125,26 @@ def test_cancel_of_what_is_awaited_is_not_taken_for_the_contexts() -> None:
     bubble(main)
 
 
+def test_cancel_that_the_task_has_yet_to_see_is_not_eaten() -> None:
+    """One that came while the task ran, as Ctrl-C does, comes out of ``run`` even when the context ends as well."""
+
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        with background().with_cancel() as ctx:
+
+            async def end_and_sleep() -> None:
+                ctx.cancel()
+                await asyncio.sleep(10)
+
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await ctx.run(end_and_sleep())
+            assert task.uncancel() == 0
+
+    bubble(main)
+
+
 def test_run_outside_a_task_is_an_error() -> None:
     """There is nothing to interrupt in a bare coroutine."""
 

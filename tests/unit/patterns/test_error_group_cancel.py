@@ -264,3 +264,23 @@ def test_body_that_awaits_something_cancelled_ends_the_functions() -> None:
         assert log == ["cleaned up"]
 
     bubble(main)
+
+
+def test_cancel_that_the_body_has_yet_to_see_is_not_eaten() -> None:
+    """One that came before the block while the task ran, as Ctrl-C does, comes out of it if the group ends as well."""
+
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+
+        async def sleep_in_a_group_that_ends() -> None:
+            async with ErrorGroup() as group:
+                asyncio.get_running_loop().call_soon(group.cancel)
+                await asyncio.sleep(10)
+
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sleep_in_a_group_that_ends()
+        assert task.uncancel() == 0
+
+    bubble(main)

@@ -34,9 +34,10 @@ class _Ticks(Core[float]):
 
     __slots__ = ()
 
-    def undo(self, place: Place) -> None:
-        super().undo(place)
+    def undo(self, place: Place) -> None:  # noqa: ARG002 - nobody sends, so all places are receivers
+        self.promised -= 1
         self.forget()
+        self._settle()
 
     def forget(self) -> None:
         """Drop a tick that nobody was promised."""
@@ -65,9 +66,9 @@ class Ticker:
     """Send the time on ``channel`` once every period, until ``stop``.
 
     A tick is dropped when the one before it has not been received; a ticker that falls behind skips ticks and keeps
-    its beat. After ``stop`` or ``reset`` returns, no tick of before can be received. The time is that of the event
-    loop in which the ticker was made or last reset, or ``time.monotonic()`` in a thread. Safe to use from any thread;
-    ``with`` stops it.
+    its beat. After ``stop`` or ``reset`` returns, no tick of before can be received; but whoever waited and was served
+    before that may resume with its tick after it, as in Go. The time is that of the event loop in which the ticker was
+    made or last reset, or ``time.monotonic()`` in a thread. Safe to use from any thread; ``with`` stops it.
 
     Raises:
         ValueError: the period is not positive.

@@ -5,13 +5,14 @@ import gc
 import random
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from patterns import Outcome, Ticker, TickerStatistics, WouldBlock, after, receive, select
 from patterns._core import Core
-from patterns._timer import THREAD_CLOCK, current_clock
+from patterns._timer import THREAD_CLOCK, Clock, ThreadTimer, Timer, current_clock
 from patterns.bubble import bubble, wait_idle
 from patterns.ticker import _Bell
 from tests.support.spinning import spin_until
@@ -114,6 +115,38 @@ def test_tick_whose_receiver_is_cancelled_at_once_is_dropped() -> None:
             assert receiving.cancelled()
             with pytest.raises(WouldBlock):
                 ticker.channel.receive_nowait()
+
+    bubble(main)
+
+
+def test_tick_whose_receiver_is_cancelled_goes_to_no_other_receiver() -> None:
+    """After ``reset`` the next in line waits for a tick of the new period, and gets it."""
+
+    async def main() -> None:
+        with Ticker(10) as ticker:
+            first, second = (asyncio.create_task(ticker.channel.receive()) for _ in range(2))
+            await wait_idle()
+            assert ticker._beat is not None
+            ticker._tick(ticker._beat)
+            first.cancel()
+            ticker.reset(100)
+            assert await second == 100
+            assert first.cancelled()
+            await asyncio.sleep(100)
+            assert ticker.channel.receive_nowait() == 200
+
+    bubble(main)
+
+
+def test_tick_that_was_received_before_stop_is_kept() -> None:
+    """A task that waited and was served resumes with its tick, though ``stop`` has returned meanwhile."""
+
+    async def main() -> None:
+        ticker = Ticker(10)
+        receiving = asyncio.create_task(ticker.channel.receive())
+        asyncio.get_running_loop().call_later(10, ticker.stop)
+        assert await receiving == 10
+        assert ticker.statistics() == TickerStatistics(None, sent=1, dropped=0)
 
     bubble(main)
 
@@ -238,6 +271,32 @@ def test_after_that_is_due_as_its_channel_goes_does_nothing() -> None:
         assert timers() == []
 
     bubble(main)
+
+
+class HastyClock(Clock):
+    """Its timers go off before they are made, as one of the timer thread may that is due at once."""
+
+    def now(self) -> float:
+        """Tell always the same time."""
+        return 7.0
+
+    def call_at(self, when: float, function: Callable[[], object]) -> Timer:  # noqa: ARG002 - it does not wait for it
+        """Call the function before returning."""
+        function()
+        return ThreadTimer(function)
+
+
+def test_after_whose_timer_goes_off_at_once_sends_the_time() -> None:
+    """A bell that rings while it is being made has a channel to send to."""
+    core: Core[float] = Core(1)
+    _Bell(core, HastyClock(), 7.0)
+    assert core.take() == 7.0
+
+
+def test_after_of_a_time_that_is_no_number_is_refused() -> None:
+    """A timer with such a time would spoil the order of all others."""
+    with pytest.raises(ValueError, match="seconds"):
+        after(float("nan"))
 
 
 def test_after_in_a_thread() -> None:

@@ -27,6 +27,10 @@ class Case(ABC):
     __slots__ = ()
 
     @abstractmethod
+    def forget(self) -> None:
+        """Forget the select before: this one may end without looking at the case."""
+
+    @abstractmethod
     def happen(self) -> bool:
         """Happen now, if that is possible without waiting."""
 
@@ -69,6 +73,9 @@ class Receive(Case, Generic[T]):
             raise EndOfChannel("no value: the channel is closed and drained, or another case was chosen")
         return self._value
 
+    def forget(self) -> None:
+        self._value = NOTHING
+
     def happen(self) -> bool:
         if self._core is None:
             return False
@@ -95,6 +102,9 @@ class Send(Case, Generic[T]):
     def __init__(self, core: Core[T] | None, value: T) -> None:
         self._core = core
         self._value = value
+
+    def forget(self) -> None:
+        """Nothing is to be forgotten: a send has no outcome of its own."""
 
     def happen(self) -> bool:
         return self._core is not None and self._core.give(self._value)
@@ -186,6 +196,8 @@ class Attempt(Generic[CaseT, WaiterT]):
     def _in_random_order(self) -> Iterator[CaseT]:
         """Shuffle lazily: every order is equally likely, and what is not looked at costs nothing."""
         cases = list(self._cases)
+        for case in cases:
+            case.forget()
         while cases:
             index = int(self._random.random() * len(cases))
             cases[index], cases[-1] = cases[-1], cases[index]

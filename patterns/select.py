@@ -37,7 +37,7 @@ def receive(channel: ReceiveChannel[T] | None) -> Receive[T]:
     """Make a receive case; one of ``None`` never happens (Go: a nil channel).
 
     After it was chosen, ``ok`` says whether a value came (it is False when the channel is closed and drained) and
-    ``value`` is that value.
+    ``value`` is that value. The next select with it forgets both.
     """
     return Receive(None if channel is None else channel._core)  # noqa: SLF001 - a channel hides its core from users
 

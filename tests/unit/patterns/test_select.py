@@ -36,6 +36,26 @@ def test_ready_case_is_chosen_and_carries_its_value() -> None:
     bubble(main)
 
 
+def test_case_that_lost_forgets_what_it_received_before() -> None:
+    """A case that is used again and not chosen says so, whether or not it was looked at."""
+
+    async def main() -> Counter[bool]:
+        losses: Counter[bool] = Counter()
+        channels = filled(0), filled(1)
+        cases = [receive(channel) for channel in channels]
+        for _ in range(100):
+            chosen = await select(*cases)
+            is_second = chosen is cases[1]
+            assert [case.ok for case in cases] == [not is_second, is_second]
+            with pytest.raises(EndOfChannel):
+                _ = cases[not is_second].value
+            losses[is_second] += 1
+            channels[is_second].send_nowait(is_second)
+        return losses
+
+    assert bubble(main).keys() == {True, False}
+
+
 def test_loser_of_two_ready_cases_is_untouched() -> None:
     """With a send and a receive ready, one has happened and the other has not, 200 times of 200."""
 

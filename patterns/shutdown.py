@@ -79,7 +79,8 @@ class Shutdown:
     Args:
         budget_seconds: How long the whole stop may take, from the first signal, or from `run` if there was none.
         report: Called after each phase with its PhaseReport, also for phases that were skipped.
-        cancel_seconds: How long a phase that was cancelled may take to end, beyond the budget, before it is given up.
+        cancel_seconds: How long a phase that was cancelled may take to end, beyond the budget, before it is given up;
+            with 0 it has its next step to do so.
     """
 
     def __init__(
@@ -138,23 +139,30 @@ class Shutdown:
         """Run the phases in order; a phase that fails does not keep the next ones from running.
 
         When `forced` ends, the phase at hand is cancelled and given `cancel_seconds` to end, and the rest is skipped.
-        May be called again for more phases under what is left of the same budget.
+        May be called again for more phases under what is left of the same budget. A `report` that fails stops nothing.
 
         Raises:
             CancelledError: This call was cancelled; so was the phase at hand.
+            ExceptionGroup: What `report` raised, after the last phase.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
         timer = self._begin()
         reports = []
+        failures: list[Exception] = []
         try:
             for name, fn in phases:
                 report = await self._run_phase(name, fn)
-                self._report(report)
                 reports.append(report)
+                try:
+                    self._report(report)
+                except Exception as error:  # noqa: BLE001 - raised when the stop is done
+                    failures.append(error)
         finally:
             timer.cancel()
             self._timer = None
+        if failures:
+            raise ExceptionGroup(f"{len(failures)} phases of a stop could not be reported", failures)
         first = self._received[0] if self._received else None
         return ShutdownResult(first, tuple(reports), loop.time() - started, self.forced.cause)
 
@@ -191,7 +199,7 @@ class Shutdown:
             if not task.done():
                 waited_at = describe_task(task).waits_at
                 task.cancel()
-                await select(receive(ended), timeout_seconds=self._cancel_seconds)
+                await asyncio.wait({task}, timeout=self._cancel_seconds)
         except asyncio.CancelledError:
             task.cancel()
             await asyncio.wait({task}, timeout=self._cancel_seconds)

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 
 import pytest
 
@@ -118,6 +119,51 @@ def test_failed_phase_does_not_keep_the_next_from_running() -> None:
         assert not result.is_clean
         assert result.left_over == ()
         assert result.signal is None
+
+    bubble(main)
+
+
+def test_report_that_fails_does_not_keep_the_next_phase_from_running() -> None:
+    """A log whose reader is gone does not end the ordered stop; its errors are raised after the last phase."""
+
+    async def main() -> None:
+        told: list[str] = []
+
+        def report(phase: PhaseReport) -> None:
+            told.append(phase.name)
+            if phase.name != "second":
+                raise BrokenPipeError(phase.name)
+
+        stop = Shutdown(10, report=report)
+        with pytest.raises(ExceptionGroup, match="2 phases of a stop could not be reported") as caught:
+            await stop.run(("first", two), ("second", two), ("third", three))
+        assert [str(error) for error in caught.value.exceptions] == ["first", "third"]
+        assert told == ["first", "second", "third"]
+        assert now() == 7
+        await asyncio.sleep(100)
+        assert not stop.forced.is_done
+
+    bubble(main)
+
+
+def test_report_that_ends_the_program_is_not_held_up() -> None:
+    """SystemExit in `report` is no failure of the report: nothing more is run."""
+
+    async def main() -> None:
+        stop = Shutdown(10, report=lambda _: sys.exit(3))
+        with pytest.raises(SystemExit):
+            await stop.run(("first", two), ("second", two))
+        assert now() == 2
+
+    bubble(main)
+
+
+def test_phase_that_ends_in_the_step_of_its_cancel_is_not_stuck() -> None:
+    """Even cancel_seconds of nothing leave a phase that step."""
+
+    async def main() -> None:
+        result = await Shutdown(10, cancel_seconds=0).run(("quick to end", hang))
+        assert outcomes(result) == [("quick to end", 10, "cut off")]
 
     bubble(main)
 

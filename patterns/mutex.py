@@ -3,6 +3,9 @@
 Go keeps no owner, so any goroutine may unlock, and a woken waiter competes with newcomers. Here the task that locked is
 the one that unlocks, and the turn goes to whoever has waited longest. Tasks of one event loop never run in parallel, so
 a mutex matters only where the critical section awaits. It belongs to one loop; between threads use threading.Lock.
+
+To lock within a time or a context use asyncio.timeout or `ctx.run`, which await in the task itself. asyncio.wait_for in
+Python 3.11, as asyncio.gather in all, awaits in a task of its own, which would be the owner, and end.
 """
 
 import asyncio
@@ -135,7 +138,7 @@ class Mutex:
         self._queue: deque[_Turn] = deque()
 
     async def lock(self) -> None:
-        """Wait for the turn of this task, behind all who asked before.
+        """Wait for the turn of this task, behind all who asked before. Not for asyncio.wait_for: see the module.
 
         Raises:
             DeadlockError: This task holds the mutex already.

@@ -20,12 +20,13 @@ from runtime.kafka_consumer import KafkaConsumer
 from runtime.logs import get_logger
 from runtime.telemetry import TraceContext
 from services.coupon_consumer.breaker import PoisonBreaker
-from services.coupon_consumer.decode import Decoded, headers_of
+from services.coupon_consumer.decode import Decoded, Poison, headers_of
 from services.coupon_consumer.errors import OwnershipLostError, PoisonFloodError
+from services.coupon_consumer.halving import save_by_halves
 from services.coupon_consumer.metrics import ConsumeMetrics
 from services.coupon_consumer.position import Positions
 from services.coupon_consumer.settings import BreakerSettings, RetrySettings
-from services.coupon_consumer.store import Progress, Store, Work
+from services.coupon_consumer.store import Progress, Saved, Store, Work
 
 _log = get_logger(__name__)
 _POISON_LINES: Final = 5
@@ -166,21 +167,32 @@ class EventHandler:
         with self._consumer.working(batches):
             if not batches:
                 return None
-            progress = self._positions.progress(batches)
-            began = time.perf_counter()
             try:
-                saved = await self._store.save(_work(progress, batches))
+                await self._save(_work(self._positions.progress(batches), batches))
             except OwnershipLostError as error:
                 self._metrics.tries_ownership_lost.inc()
                 _log.warning("Ownership lost: another member stored these records", partitions=sorted(error.partitions))
                 self._consumer.drop(batch for batch in batches if batch.partition in error.partitions)
                 return [batch for batch in batches if batch.partition not in error.partitions]
-            self._positions.advance(progress)
             self._consumer.settle(batches)
-            records = sum(batch.records for batch in batches)
-            self._metrics.saved(saved, records=records, seconds=time.perf_counter() - began)
-        _tell_of_poison(batches)
         return None
+
+    async def _save(self, work: Work) -> None:
+        """Store work; whatever ends that, each part that is stored by then counts, and is not stored again."""
+        began = time.perf_counter()
+        poison: list[Poison] = []
+
+        def note(part: Work, saved: Saved) -> None:
+            self._positions.advance(part.progress)
+            self._metrics.saved(saved)
+            poison.extend(part.poison)
+
+        try:
+            if work.progress:
+                await save_by_halves(self._store, work, note)
+        finally:
+            _tell_of_poison(poison)
+        self._metrics.done(records=len(work.rows) + len(work.poison), seconds=time.perf_counter() - began)
 
     async def _hold_back_flood(self, ctx: Context, batches: Batches) -> None:
         poison = sum(len(batch.content.poison) for batch in batches)
@@ -206,9 +218,8 @@ class EventHandler:
             raise DependencyUnavailable(self._failure.dependency, str(self._failure)) from self._failure
 
 
-def _tell_of_poison(batches: Batches) -> None:
+def _tell_of_poison(poison: Sequence[Poison]) -> None:
     """Write a line for the first few dead letters of a batch, with the trace each came from; the table has them all."""
-    poison = [each for batch in batches for each in batch.content.poison]
     for each in poison[:_POISON_LINES]:
         values = [value for name, value in headers_of(each.record) or () if name == "traceparent"]
         trace = TraceContext.parse(values[0]) if values else None
@@ -223,13 +234,20 @@ def _tell_of_poison(batches: Batches) -> None:
 
 
 def _work(progress: Sequence[Progress], batches: Batches) -> Work:
-    if len(batches) == 1:
-        content = batches[0].content
-        return Work(progress, content.rows, content.records, content.poison)
+    """Return what the batches hold, without what an earlier try stored."""
     contents = [batch.content for batch in batches]
-    return Work(
-        progress,
-        list(chain.from_iterable(content.rows for content in contents)),
-        list(chain.from_iterable(content.records for content in contents)),
-        list(chain.from_iterable(content.poison for content in contents)),
+    only = contents[0]
+    work = (
+        Work(progress, only.rows, only.records, only.poison)
+        if len(contents) == 1
+        else Work(
+            progress,
+            list(chain.from_iterable(content.rows for content in contents)),
+            list(chain.from_iterable(content.records for content in contents)),
+            list(chain.from_iterable(content.poison for content in contents)),
+        )
     )
+    begins = {step.partition: step.expected for step in progress}
+    if any(batch.first_offset < begins.get(batch.partition, batch.next_offset) for batch in batches):
+        return work.part(progress)
+    return work

@@ -15,6 +15,20 @@ class OwnershipLostError(Exception):
         super().__init__(f"partitions {sorted(self.partitions)} were moved by another member")
 
 
+class RowRefusedError(Exception):
+    """Postgres will never take a row of some work, whenever it is asked; nothing of that work was stored.
+
+    Attributes:
+        error_class: The name of Postgres' error.
+        error_detail: What refused the row, without the row's content.
+    """
+
+    def __init__(self, error_class: str, error_detail: str) -> None:
+        self.error_class = error_class
+        self.error_detail = error_detail
+        super().__init__(f"{error_class}: {error_detail}")
+
+
 class OffsetOutOfRangeError(Exception):
     """A stored offset is not in its partition, though the topic is the same: records are gone that nobody has read.
 

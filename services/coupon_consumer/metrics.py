@@ -32,11 +32,14 @@ class ConsumeMetrics:
         self.tries_unavailable = tries.labels("unavailable")
         self.tries_ownership_lost = tries.labels("ownership_lost")
 
-    def saved(self, saved: Saved, *, records: int, seconds: float) -> None:
-        """Count a batch that was stored."""
-        self.tries_done.inc()
-        self._batch.observe(records)
-        self._seconds.observe(seconds)
+    def saved(self, saved: Saved) -> None:
+        """Count what a transaction stored: a batch, or a part of one."""
         self._stored.inc(saved.stored)
         self._skipped.inc(saved.skipped)
         self._dead_lettered.inc(saved.dead_lettered)
+
+    def done(self, *, records: int, seconds: float) -> None:
+        """Count a try that stored all it was given."""
+        self.tries_done.inc()
+        self._batch.observe(records)
+        self._seconds.observe(seconds)

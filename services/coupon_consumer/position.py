@@ -94,7 +94,10 @@ class Positions:
         return await self._topic.latest(partitions)
 
     def progress(self, batches: Iterable[Batch[Decoded]]) -> list[Progress]:
-        """Return how far these batches take their partitions; several of one partition follow on one another."""
+        """Return how far these batches take their partitions; several of one partition follow on one another.
+
+        A partition that stands behind them already, since an earlier try stored them, is left out.
+        """
         steps: dict[int, Progress] = {}
         for batch in batches:
             step = steps.get(batch.partition)
@@ -102,7 +105,7 @@ class Positions:
                 standing = self._standings[batch.partition]
                 step = Progress(standing.topic_id, batch.partition, standing.next_offset, standing.next_offset)
             steps[batch.partition] = replace(step, next_offset=batch.next_offset)
-        return list(steps.values())
+        return [step for step in steps.values() if step.next_offset > step.expected]
 
     def advance(self, progress: Iterable[Progress]) -> None:
         """Note that this progress is stored."""

@@ -8,8 +8,8 @@ member that was overtaken while it slept changes nothing, and nothing is stored 
 import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, cast
 
 import asyncpg
 import orjson
@@ -17,13 +17,10 @@ import orjson
 from loyalty.identifier import new_id
 from runtime.errors import DependencyUnavailable
 from runtime.kafka_reader import Record
-from runtime.logs import get_logger
 from runtime.postgres import Connection, PostgresPool
 from services.coupon_consumer.decode import Headers, Poison, headers_of
-from services.coupon_consumer.errors import OwnershipLostError
+from services.coupon_consumer.errors import OwnershipLostError, RowRefusedError
 from services.coupon_consumer.event_row import EventRow, newest
-
-_log = get_logger(__name__)
 
 REFUSALS: Final = (
     asyncpg.DataError,
@@ -118,12 +115,48 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one transaction stores: rows, each with the record it came from at the same index, and poison."""
+    """What one transaction stores: rows, each with the record it came from at the same index, and poison.
+
+    The records of a partition are in the order of their offsets.
+    """
 
     progress: Sequence[Progress]
     rows: Sequence[EventRow]
     records: Sequence[Record]
     poison: Sequence[Poison]
+
+    def part(self, progress: Sequence[Progress]) -> "Work":
+        """Return what of this work lies within these steps."""
+        steps = {step.partition: range(step.expected, step.next_offset) for step in progress}
+
+        def is_within(record: Record) -> bool:
+            return record.offset() in steps.get(cast("int", record.partition()), ())
+
+        kept = [index for index, record in enumerate(self.records) if is_within(record)]
+        return Work(
+            progress,
+            [self.rows[index] for index in kept],
+            [self.records[index] for index in kept],
+            [each for each in self.poison if is_within(each.record)],
+        )
+
+    def halves(self, refusal: RowRefusedError) -> "list[Work]":
+        """Return what to store instead, in this order, when Postgres refuses a row of this: two halves of it.
+
+        Work of several partitions is halved by partition, work of one by offset. A row that is alone is the refused
+        one: then the same work is returned, with that row as poison.
+        """
+        if len(self.rows) == 1:
+            poison = Poison(self.records[0], refusal.error_class, refusal.error_detail)
+            return [Work(self.progress, [], [], [*self.poison, poison])]
+        if len(self.progress) > 1:
+            middle = len(self.progress) // 2
+            first, second = self.progress[:middle], self.progress[middle:]
+        else:
+            offset = cast("int", self.records[len(self.records) // 2].offset())
+            first = [replace(self.progress[0], next_offset=offset)]
+            second = [replace(self.progress[0], expected=offset)]
+        return [self.part(first), self.part(second)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,34 +223,27 @@ class CouponStore:
     async def save(self, work: Work) -> Saved:
         """Store all of the work in one transaction, or nothing of it.
 
-        A row that Postgres refuses is found by halving, in a second transaction, and becomes a dead letter there.
-
         Raises:
+            RowRefusedError: Postgres will never take one of the rows; `halving.save_by_halves` finds it.
             OwnershipLostError: Some partitions do not stand where this work begins: another member has been there.
             DependencyUnavailable: The database cannot do it now. If the connection broke in the commit, it may be done:
                 the next try then finds its partitions moved on.
         """
         with _waiting_helps():
-            try:
-                saved = await self._pool.transaction(self._save, work, False)
-            except REFUSALS as error:
-                _log.warning("Postgres refused a batch; looking for the row", error=type(error).__name__)
-                saved = await self._pool.transaction(self._save, work, True)
+            saved = await self._pool.transaction(self._save, work)
         self._reach("after-commit")
         return saved
 
-    async def _save(self, connection: Connection, work: Work, is_careful: bool) -> Saved:
+    async def _save(self, connection: Connection, work: Work) -> Saved:
         await self._advance(connection, work.progress)
-        poison = list(work.poison)
-        if is_careful:
-            stored, refused = await write_halving(connection, work.rows)
-            poison += [Poison(work.records[index], name, detail) for index, name, detail in refused]
-        else:
+        try:
             stored = await write(connection, work.rows)
+        except REFUSALS as error:
+            raise RowRefusedError(type(error).__name__, _reason(error)) from error
         self._reach("after-insert")
-        if poison:
-            await self._bury(connection, work.progress, poison)
-        return Saved(stored, len(work.rows) + len(work.poison) - len(poison) - stored, len(poison))
+        if work.poison:
+            await self._bury(connection, work.progress, work.poison)
+        return Saved(stored, len(work.rows) - stored, len(work.poison))
 
     async def _advance(self, connection: Connection, progress: Sequence[Progress]) -> None:
         rows = await connection.fetch(

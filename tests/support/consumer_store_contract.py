@@ -36,8 +36,9 @@ def some_work(
     events: Sequence[CouponEvent], first: int, end: int, *, partition: int = 0, poison: Sequence[Poison] = ()
 ) -> Work:
     """Return work that takes a partition from an offset to another."""
-    rows = [decode_row(encode(event), event.coupon.code.encode()) for event in events]
-    records = [record(partition, first + index) for index, _ in enumerate(events)]
+    contents = [(encode(event), event.coupon.code.encode()) for event in events]
+    rows = [decode_row(*content) for content in contents]
+    records = [record(partition, first + index, *content) for index, content in enumerate(contents)]
     return Work([Progress(TOPIC_ID, partition, first, end)], rows, records, poison)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from runtime.errors import DependencyUnavailable
 from runtime.kafka_topic import TopicDescription
 from services.coupon_consumer.decode import Poison
-from services.coupon_consumer.errors import OwnershipLostError
+from services.coupon_consumer.errors import OwnershipLostError, RowRefusedError
 from services.coupon_consumer.event_row import EventRow, newest
 from services.coupon_consumer.store import Saved, Work
 
@@ -16,6 +16,7 @@ class FakeCouponStore:
     Attributes:
         failures: how many of the next calls find the database away.
         tries: every call of `save`, failed or not.
+        refused_reward: rows of this reward are refused, as by a constraint that the decoder does not know of.
     """
 
     def __init__(self) -> None:
@@ -24,6 +25,7 @@ class FakeCouponStore:
         self.dead_letters: list[Poison] = []
         self.failures = 0
         self.tries = 0
+        self.refused_reward = "rw-bad"
 
     def _reach(self) -> None:
         if self.failures:
@@ -57,6 +59,8 @@ class FakeCouponStore:
         ]
         if lost:
             raise OwnershipLostError(lost)
+        if any(row.reward_id == self.refused_reward for row in newest(work.rows)):
+            raise RowRefusedError("CheckViolationError", "23514 odd")
         for step in work.progress:
             self.offsets[step.topic_id, step.partition] = step.next_offset
         stored = 0

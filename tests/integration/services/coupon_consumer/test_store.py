@@ -193,49 +193,6 @@ async def test_poison_seen_again_is_kept_once(store: CouponStore, administrator:
     assert await administrator.fetchval("select count(*) from dead_letters") == 1
 
 
-@pytest.mark.parametrize("bad", [{0}, {49}, {7, 8, 31}, set(range(50))], ids=["first", "last", "some", "all"])
-async def test_rows_that_postgres_refuses_become_dead_letters_and_the_rest_is_stored(
-    store: CouponStore, administrator: asyncpg.Connection, bad: set[int]
-) -> None:
-    """A constraint that the reader does not know of costs exactly the rows that break it."""
-    await administrator.execute("alter table coupons add constraint odd check (reward_id <> 'rw-bad')")
-    try:
-        events = [some_event(reward_id="rw-bad" if index in bad else "rw-1") for index in range(50)]
-        saved = await store.save(work(events, progress=[Progress(TOPIC_ID, 0, 10, 60)]))
-    finally:
-        await administrator.execute("alter table coupons drop constraint odd")
-    assert saved == Saved(stored=50 - len(bad), skipped=0, dead_lettered=len(bad))
-    assert await coupon_rows(administrator) == rows_of(event for i, event in enumerate(events) if i not in bad)
-    letters = await administrator.fetch("select record_offset, payload, error_class, error_detail from dead_letters")
-    assert {row["record_offset"] - 10: row["payload"] for row in letters} == {i: encode(events[i]) for i in bad}
-    assert {(row["error_class"], row["error_detail"]) for row in letters} == {("CheckViolationError", "23514 odd")}
-    assert (await offsets(store))[0] == 60
-
-
-async def test_refused_newer_version_does_not_take_the_older_one_with_it(
-    store: CouponStore, administrator: asyncpg.Connection
-) -> None:
-    """Of two versions in one batch, of which Postgres refuses the newer, the older one is stored."""
-    old = some_event()
-    new = old._replace(coupon=old.coupon._replace(version=2, reward_id="rw-bad"))
-    await administrator.execute("alter table coupons add constraint odd check (reward_id <> 'rw-bad')")
-    try:
-        assert await store.save(work([old, new])) == Saved(stored=1, skipped=0, dead_lettered=1)
-    finally:
-        await administrator.execute("alter table coupons drop constraint odd")
-    assert await coupon_rows(administrator) == rows_of([old])
-
-
-async def test_value_that_the_driver_cannot_encode_is_a_dead_letter(
-    store: CouponStore, administrator: asyncpg.Connection
-) -> None:
-    """What never even reaches Postgres is found and kept in the same way."""
-    good, bad = some_event(), some_event()
-    broken = replace(work([good, bad]), rows=[row_of(good), row_of(bad)._replace(version=str(2**70))])
-    assert await store.save(broken) == Saved(stored=1, skipped=0, dead_lettered=1)
-    assert await coupon_rows(administrator) == rows_of([good])
-
-
 @pytest.mark.parametrize("table", ["dead_letters", "coupons", "consumer_offsets"])
 async def test_missing_table_is_waited_for_and_nothing_passes(
     store: CouponStore, administrator: asyncpg.Connection, table: str

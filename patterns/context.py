@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
 
+from patterns._budget import pay
 from patterns._interruption import Interruption
 from patterns._launch import build_launcher
 from patterns._scope import ROOT, Scope
@@ -191,9 +192,12 @@ class Context:
             ContextCancelled: the context was cancelled, perhaps before (then nothing is awaited).
             DeadlineExceeded: its deadline passed, perhaps before.
         """
-        if self.is_done:
-            _discard(awaitable)
+        try:
+            await pay()
             self.raise_if_done()
+        except BaseException:
+            _discard(awaitable)
+            raise
         interruption = Interruption(self._scope)
         try:
             result = await awaitable

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextvars import Context, copy_context
 
 import pytest
 
-from patterns import Channel, Mutex, OnceValue, RWMutex, WaitGroup, receive, select, send
+from patterns import Channel, Mutex, OnceValue, RWMutex, WaitGroup, background, receive, select, send
 from patterns._budget import LIMIT, current_budget
 from patterns.bubble import bubble
 
@@ -123,7 +123,16 @@ def waits() -> Operation:
     return WaitGroup().wait
 
 
-@pytest.mark.parametrize("make", [sends, receives, selects, locks, reads, asks, waits])
+def runs() -> Operation:
+    """A context under which something runs that does not wait."""
+
+    async def do_nothing() -> None:
+        """Return."""
+
+    return lambda: background().run(do_nothing())
+
+
+@pytest.mark.parametrize("make", [sends, receives, selects, locks, reads, asks, waits, runs])
 def test_the_operation_after_the_last_of_the_budget_yields(make: Callable[[], Operation]) -> None:
     """128 ready operations in a row do not suspend a fresh task; the next one does, for no time, of every kind."""
 
@@ -147,20 +156,17 @@ def test_the_operation_after_the_last_of_the_budget_yields(make: Callable[[], Op
 
 
 def test_wait_begins_a_new_budget() -> None:
-    """A task that was suspended may again do 128 ready operations in a row."""
+    """A task that was suspended may again do 128 ready operations in a row, whatever the task that woke it has left."""
 
     async def main() -> None:
-        channel: Channel[int] = Channel(LIMIT)
-        for value in range(LIMIT):
+        channel, other = Channel[int](LIMIT), Channel[int]()
+        for value in range(LIMIT - 1):
             await channel.send(value)
-        receiving = asyncio.create_task(channel.receive())
-        waiting = asyncio.create_task(channel.send(0))
-        await asyncio.gather(receiving, waiting)
-        other: Channel[int] = Channel()
-        sending = asyncio.create_task(other.send(1))
+        sending = asyncio.create_task(other.send(1), context=Context())  # with a budget of its own
+        assert current_budget().left == 1
         await other.receive()
+        assert current_budget().left == LIMIT
         await sending
-        assert current_budget().left > 0
 
     bubble(main)
 

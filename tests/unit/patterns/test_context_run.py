@@ -1,11 +1,12 @@
 """Context: what ``run`` interrupts, and what becomes of the task."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from patterns import Context, ContextCancelled, ContextError, DeadlineExceeded, background
+from patterns import Channel, Context, ContextCancelled, ContextError, DeadlineExceeded, background
+from patterns._budget import LIMIT, current_budget
 from patterns.bubble import bubble, wait_idle
 from tests.support.running_loop import now
 from tests.support.shuffling_loop import run_shuffled
@@ -67,6 +68,32 @@ def test_run_under_an_ended_context_awaits_nothing() -> None:
                     await ctx.run(awaitable)  # type: ignore[arg-type]  # a mixed bag
             await asyncio.wait([task])
             assert task.cancelled()
+
+    bubble(main)
+
+
+def test_run_that_is_cancelled_before_it_awaits_anything_gives_that_up() -> None:
+    """Its budget used up, it yields first; a cancel then closes the coroutine that it was given, or cancels the task."""
+
+    async def never() -> None:
+        pytest.fail("it was started")
+
+    async def run_late(awaitable: Awaitable[None]) -> None:
+        channel: Channel[int] = Channel(LIMIT)
+        for value in range(LIMIT):
+            await channel.send(value)
+        assert current_budget().left == 0
+        await background().run(awaitable)
+
+    async def main() -> None:
+        sleeping = asyncio.create_task(asyncio.sleep(10))
+        for awaitable in (never(), sleeping):
+            task = asyncio.create_task(run_late(awaitable))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+        assert sleeping.cancelled()
 
     bubble(main)
 

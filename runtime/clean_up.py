@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+import asyncpg
 from prometheus_client import CollectorRegistry, Counter
 from pydantic import Field
 
@@ -86,8 +87,9 @@ class Cleaner:
         """Remove what is old once a period, until the context ends; then return.
 
         The first run comes after a random part of the period, so replicas that start together do not work together. A
-        kind whose database is away is left alone until the next period. The context's end interrupts the statement at
-        hand: what finished statements removed is gone, the rest stays for another run.
+        kind whose database is away, or refuses its statement (a table may be missing, or a right), is left alone until
+        the next period, and counted as failed. The context's end interrupts the statement at hand: what finished
+        statements removed is gone, the rest stays for another run.
         """
         delay = self._settings.period_seconds * self._random.random()
         with suppress(ContextError):
@@ -97,9 +99,10 @@ class Cleaner:
                 for kept in self._kinds:
                     try:
                         removed = await ctx.run(self._remove_old(kept))
-                    except DependencyUnavailable as error:
+                    except (DependencyUnavailable, asyncpg.PostgresError) as error:
                         self._metrics.runs.labels(kept.name, "failed").inc()
-                        _log.warning("Old rows were not removed", of=kept.name, reason=str(error))
+                        reason = f"{type(error).__name__}: {error}"
+                        _log.warning("Old rows were not removed", of=kept.name, reason=reason)
                     else:
                         self._metrics.runs.labels(kept.name, "done").inc()
                         _log.info("Removed old rows", of=kept.name, removed=removed)

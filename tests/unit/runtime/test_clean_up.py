@@ -6,6 +6,7 @@ from datetime import timedelta
 from functools import partial
 from random import Random
 
+import asyncpg
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -33,9 +34,17 @@ class AtOnce(Random):
 class Shelf:
     """So many old things; it notes how it was asked, and may be away, or do something of its own, when it is."""
 
-    def __init__(self, old: int, *, failures: int = 0, when_asked: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        old: int,
+        *,
+        failures: int = 0,
+        failure: Exception | None = None,
+        when_asked: Callable[[], object] = lambda: None,
+    ) -> None:
         self.old = old
         self.failures = failures
+        self.failure = failure or DependencyUnavailable("postgres", "away")
         self.when_asked = when_asked
         self.asked: list[tuple[timedelta, int]] = []
 
@@ -45,7 +54,7 @@ class Shelf:
         self.when_asked()
         if self.failures:
             self.failures -= 1
-            raise DependencyUnavailable("postgres", "away")
+            raise self.failure
         await asyncio.sleep(0)
         removed = min(limit, self.old)
         self.old -= removed
@@ -105,9 +114,18 @@ def test_first_run_comes_within_a_period_and_the_next_a_period_later(seed: int) 
     assert [len(shelf.asked) for shelf in (before, once, twice)] == [0, 1, 2]
 
 
-def test_database_that_is_away_is_asked_again_a_period_later() -> None:
+@pytest.mark.parametrize(
+    "failure",
+    [
+        DependencyUnavailable("postgres", "away"),
+        asyncpg.UndefinedTableError('relation "dead_letters" does not exist'),
+        asyncpg.InsufficientPrivilegeError("permission denied for table dead_letters"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_database_or_table_that_is_away_is_asked_again_a_period_later(failure: Exception) -> None:
     """Two failures end nothing: the third period removes the rows."""
-    shelf = Shelf(4, failures=2)
+    shelf = Shelf(4, failures=2, failure=failure)
     bubble(_clean, 150, shelf)
     assert shelf.old == 4
     bubble(_clean, 50, shelf)

@@ -102,16 +102,17 @@ class Scope:
         The function that is returned takes the hook back and says whether that came before the call.
         """
         key = object()
+        hooks = {} if self is ROOT else self.hooks
         with matching:
             has_ended = self.err is not None
             if not has_ended:
-                self.hooks[key] = hook
+                hooks[key] = hook
         if has_ended:
             hook()
 
         def take_back() -> bool:
             with matching:
-                return self.hooks.pop(key, None) is not None
+                return hooks.pop(key, None) is not None
 
         return take_back
 
@@ -148,4 +149,4 @@ class Scope:
 
 
 ROOT: Final = Scope()
-"""The scope of ``background()``: it never ends, and so need not know its children."""
+"""The scope of ``background()``: it never ends, and so keeps neither children nor hooks, which would be for ever."""

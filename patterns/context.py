@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from patterns._budget import pay
+from patterns._core import Core
 from patterns._interruption import Interruption
 from patterns._launch import build_launcher
 from patterns._scope import ROOT, Scope
@@ -139,7 +140,8 @@ class Context:
     @property
     def done(self) -> ReceiveChannel[None]:
         """The channel that is closed when the context ends: ``select(receive(ctx.done), ...)``."""
-        return ReceiveChannel(self._scope.done)
+        # The root never ends: who waits for that waits at a channel of its own, so as not to hang from a global.
+        return ReceiveChannel(Core(0) if self._scope is ROOT else self._scope.done)
 
     @property
     def deadline(self) -> float | None:

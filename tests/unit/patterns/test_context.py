@@ -16,11 +16,12 @@ from patterns import (
     EndOfChannel,
     Outcome,
     background,
+    collect_unreachable,
     receive,
     select,
 )
 from patterns._core import Core
-from patterns.bubble import bubble
+from patterns.bubble import bubble, wait_idle
 from tests.support.spinning import spin_until
 
 
@@ -241,3 +242,28 @@ def test_parent_is_never_seen_to_have_ended_before_its_child(monkeypatch: pytest
         monkeypatch.setattr(Core, "close", look_and_close)
         parent.cancel()
     assert seen == [[False, False, True], [False, True, True], [True, True, True]]
+
+
+def test_root_keeps_nothing() -> None:
+    """What waits for the end of the background, or is to run after it, goes with whoever asked for it."""
+
+    async def wait_for_the_end() -> None:
+        await background().wait()
+
+    async def select_on_the_end() -> None:
+        await select(receive(Channel[int]()), receive(background().without_cancel().done))
+
+    async def run_below() -> None:
+        await background().run(Channel[int]().receive())
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        for lose in (wait_for_the_end, select_on_the_end, run_below):
+            asyncio.create_task(lose(), name=lose.__name__)  # noqa: RUF006  # forgotten on purpose
+        stop = background().after_func(lambda: None)
+        await wait_idle()
+        assert [site.name for site in collect_unreachable()] == ["run_below", "select_on_the_end", "wait_for_the_end"]
+        assert background().statistics().after_funcs == 0
+        assert [stop(), stop()] == [True, False]
+
+    bubble(main)

@@ -73,7 +73,7 @@ def test_run_under_an_ended_context_awaits_nothing() -> None:
 
 
 def test_run_that_is_cancelled_before_it_awaits_anything_gives_that_up() -> None:
-    """Its budget used up, it yields first; a cancel then closes the coroutine that it was given, or cancels the task."""
+    """Its budget used up, it yields first; a cancel then closes the coroutine it was given, or cancels the task."""
 
     async def never() -> None:
         pytest.fail("it was started")

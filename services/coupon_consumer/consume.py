@@ -22,11 +22,10 @@ from runtime.telemetry import TraceContext
 from services.coupon_consumer.breaker import PoisonBreaker
 from services.coupon_consumer.decode import Decoded, Poison, headers_of
 from services.coupon_consumer.errors import OwnershipLostError, PoisonFloodError
-from services.coupon_consumer.halving import save_by_halves
 from services.coupon_consumer.metrics import ConsumeMetrics
 from services.coupon_consumer.position import Positions
 from services.coupon_consumer.settings import BreakerSettings, RetrySettings
-from services.coupon_consumer.store import Progress, Saved, Store, Work
+from services.coupon_consumer.store import Progress, Saved, Store, Work, save_by_halves
 
 _log = get_logger(__name__)
 _POISON_LINES: Final = 5

@@ -17,10 +17,13 @@ import orjson
 from loyalty.identifier import new_id
 from runtime.errors import DependencyUnavailable
 from runtime.kafka_reader import Record
+from runtime.logs import get_logger
 from runtime.postgres import Connection, PostgresPool
 from services.coupon_consumer.decode import Headers, Poison, headers_of
 from services.coupon_consumer.errors import OwnershipLostError, RowRefusedError
 from services.coupon_consumer.event_row import EventRow, newest
+
+_log = get_logger(__name__)
 
 REFUSALS: Final = (
     asyncpg.DataError,
@@ -181,6 +184,34 @@ class Store(Protocol):
     async def save(self, work: Work) -> Saved: ...  # noqa: D102 - as there
 
 
+Note = Callable[[Work, Saved], None]
+"""Hears of a part, with its dead letters as its poison, as soon as it is stored."""
+
+
+async def save_by_halves(store: Store, work: Work, note: Note) -> None:
+    """Store work in one transaction; while Postgres refuses a row of it, in halves, and their halves, in order.
+
+    A row refused alone becomes a dead letter. Each part is a transaction of its own, so that a try keeps what it came
+    to: all of them in one would have to fit into one try, and work that does not would be tried for ever. Whatever ends
+    this early, a cancel too: what was noted is stored, nothing behind it is, save perhaps a part whose commit was not
+    answered.
+
+    Raises:
+        OwnershipLostError, DependencyUnavailable: As `Store.save`, for some part.
+    """
+    parts = [work]
+    while parts:
+        part = parts.pop()
+        try:
+            saved = await store.save(part)
+        except RowRefusedError as error:
+            if part is work:
+                _log.warning("Postgres refused a batch; looking for the row", error=error.error_class)
+            parts += reversed(part.halves(error))
+        else:
+            note(part, saved)
+
+
 class CouponStore:
     """The tables of one consumer group and topic.
 
@@ -224,7 +255,7 @@ class CouponStore:
         """Store all of the work in one transaction, or nothing of it.
 
         Raises:
-            RowRefusedError: Postgres will never take one of the rows; `halving.save_by_halves` finds it.
+            RowRefusedError: Postgres will never take one of the rows; `save_by_halves` finds it.
             OwnershipLostError: Some partitions do not stand where this work begins: another member has been there.
             DependencyUnavailable: The database cannot do it now. If the connection broke in the commit, it may be done:
                 the next try then finds its partitions moved on.

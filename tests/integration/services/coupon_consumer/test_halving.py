@@ -13,8 +13,7 @@ from runtime.errors import DependencyUnavailable
 from runtime.postgres import PostgresPool
 from services.coupon_consumer.decode import Poison
 from services.coupon_consumer.errors import RowRefusedError
-from services.coupon_consumer.halving import save_by_halves
-from services.coupon_consumer.store import CouponStore, Saved, Work
+from services.coupon_consumer.store import CouponStore, Saved, Work, save_by_halves
 from tests.support.consumer_store_contract import TOPIC_ID, some_work
 from tests.support.coupon_events import coupon_rows, rows_of, some_event
 from tests.support.fake_kafka_client import record

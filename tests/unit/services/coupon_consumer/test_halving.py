@@ -11,8 +11,7 @@ from runtime.kafka_batch import Batch
 from services.coupon_consumer.decode import Decoded, Poison
 from services.coupon_consumer.errors import OwnershipLostError
 from services.coupon_consumer.event_row import EventRow, decode_row
-from services.coupon_consumer.halving import save_by_halves
-from services.coupon_consumer.store import Progress, Saved, Work
+from services.coupon_consumer.store import Progress, Saved, Work, save_by_halves
 from tests.support.coupon_events import some_event
 from tests.support.fake_coupon_store import FakeCouponStore
 from tests.support.fake_kafka_client import record

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from patterns import Channel
@@ -16,9 +16,11 @@ from runtime import http_protocol
 from runtime.acceptor import Acceptor
 from runtime.errors import WorkCutOffError
 from runtime.health import Health
+from runtime.http_edge import HttpEdge
 from runtime.http_protocol import HttpProtocol
 from runtime.http_server import HttpServer
 from runtime.listener import open_listener
+from runtime.problem import ProblemTable
 from runtime.settings import HttpSettings
 from tests.support.busy_clients import BusyClients
 from tests.support.eventually import eventually
@@ -89,8 +91,15 @@ async def test_request_shorter_than_the_limit_is_finished() -> None:
         assert (answer.status, answer.closes) == (200, True)
 
 
-async def test_request_longer_than_the_limit_is_answered_503_and_its_handler_cancelled() -> None:
-    """At the end of the time for what is in flight the handler is cancelled, so that it can roll back, and says 503."""
+def _behind_the_edge(app: ASGIApp, *, request_timeout_seconds: float) -> HttpEdge:
+    """Put an application behind the edge with a request's deadline that the server's settings do not know of."""
+    settings = HttpSettings(request_timeout_seconds=request_timeout_seconds, finish_seconds=request_timeout_seconds)
+    return HttpEdge(app, settings, problems=ProblemTable({}))
+
+
+@pytest.mark.parametrize("has_edge", [True, False])
+async def test_request_at_work_at_the_end_of_a_drain_is_answered_503_and_its_handler_cancelled(has_edge: bool) -> None:
+    """Work that its own deadline did not end is cancelled, so that it can roll back, and told 503; the phase fails."""
     rolled_back: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,28 +109,29 @@ async def test_request_longer_than_the_limit_is_answered_503_and_its_handler_can
             rolled_back.append(scope["path"])
             raise
 
-    async with (
-        open_server(app, drain_lag_seconds=0.05, finish_seconds=0.2, request_timeout_seconds=0.2) as server,
-        RawClient(server.address) as client,
-    ):
-        await client.send(SLEEP % b"60")
-        await eventually(lambda: server.statistics().running)
-        await server.drain()
-        answer = await client.answer()
-        assert answer.status in (503, 504)
-        assert rolled_back == ["/sleep/60"]
-
-
-async def test_drain_that_cuts_off_a_request_says_so_and_fails() -> None:
-    """Work that was lost is no clean stop: a line counts it, and the phase fails."""
     settings = HttpSettings(port=0, drain_lag_seconds=0.0, finish_seconds=0.1, request_timeout_seconds=0.1)
-    async with serve(routes, settings) as server, RawClient(server.address) as client:
+    served = _behind_the_edge(app, request_timeout_seconds=60) if has_edge else app
+    async with serve(served, settings) as server, RawClient(server.address) as client:
         await client.send(SLEEP % b"60")
         await eventually(lambda: server.statistics().running)
         with capture_logs() as lines, pytest.raises(WorkCutOffError, match="1 requests"):
             await server.drain()
+        answer = await client.answer()
+        assert (answer.status, answer.code, answer.closes) == (503, "shutting-down", True)
+        assert rolled_back == ["/sleep/60"]
         cut_off = [(line["requests"], line["connections"]) for line in lines if "cut off" in line["event"]]
         assert cut_off == [(1, 1)]
+
+
+async def test_request_whose_deadline_comes_in_a_drain_is_answered_504_and_the_drain_succeeds() -> None:
+    """A deadline that is no longer than the time for what is in flight comes first, and nothing is left to cut off."""
+    settings = HttpSettings(port=0, drain_lag_seconds=0.05, finish_seconds=60, request_timeout_seconds=60)
+    served = _behind_the_edge(routes, request_timeout_seconds=0.3)
+    async with serve(served, settings) as server, RawClient(server.address) as client:
+        await client.send(SLEEP % b"60")
+        await eventually(lambda: server.statistics().running)
+        assert (await server.drain()).cut_off_connections == 0
+        assert (await client.answer()).status == 504
 
 
 async def test_drain_that_cuts_off_a_silent_connection_says_so_and_succeeds() -> None:

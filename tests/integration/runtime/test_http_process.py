@@ -104,8 +104,10 @@ async def test_second_signal_ends_a_request_under_way_now(listener: socket.socke
         assert instance.lines("Stopped by force")
 
 
-async def test_request_longer_than_everything_is_cut_with_503(listener: socket.socket, tmp_path: Path) -> None:
-    """A handler that outlasts the time for what is in flight is answered 503, and the process still ends with 0."""
+async def test_request_longer_than_its_deadline_is_told_504_and_the_process_ends_in_order(
+    listener: socket.socket, tmp_path: Path
+) -> None:
+    """In a stop as ever: the deadline is no longer than the time for what is in flight, so nothing is cut off."""
     settings: dict[str, Any] = {
         "http__drain_lag_seconds": 0.1,
         "http__finish_seconds": 0.5,
@@ -117,8 +119,33 @@ async def test_request_longer_than_everything_is_cut_with_503(listener: socket.s
             await client.send(b"GET /sleep/30 HTTP/1.1\r\nHost: test\r\n\r\n")
             await asyncio.sleep(0.2)
             instance.process.send_signal(signal.SIGTERM)
-            assert (await client.answer()).status in (503, 504)
+            assert (await client.answer()).status == 504
         assert await instance.process.wait(STOP_SECONDS) == 0
+
+
+async def test_request_begun_late_in_a_stop_is_cut_with_503_and_the_process_ends_with_1(
+    listener: socket.socket, tmp_path: Path
+) -> None:
+    """A header that is only whole after the lag begins a request whose deadline the stop does not wait for."""
+    settings: dict[str, Any] = {
+        "http__drain_lag_seconds": 0.1,
+        "http__finish_seconds": 3,
+        "http__request_timeout_seconds": 3,
+    }
+    async with open_instance(listener, tmp_path, **settings) as instance:
+        await instance.wait_ready()
+        async with RawClient(listener.getsockname()) as client:
+            await client.send(b"GET /sleep/30 HTTP/1.1\r\n")
+            await asyncio.sleep(0.2)
+            instance.process.send_signal(signal.SIGTERM)
+            await eventually(lambda: instance.lines("Stop requested"))
+            await asyncio.sleep(1.5)
+            await client.send(b"Host: test\r\n\r\n")
+            answer = await client.answer()
+            assert (answer.status, answer.code) == (503, "shutting-down")
+        assert await instance.process.wait(STOP_SECONDS) == 1
+        (failed,) = instance.lines("Stop phase failed")
+        assert "WorkCutOffError" in failed["error"]
 
 
 @pytest.mark.fault("H4", "SIGINT, 25 busy and 25 idle event streams open")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from patterns._loop import call_in_loop
 from patterns._scope import Scope
 from patterns._waiter import when_free
 
@@ -53,10 +54,7 @@ class Interruption:
         when_free(self._take_back)
 
     def _notify(self) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._cancel)
-        except RuntimeError:  # the loop is closed, and the task with it
-            return
+        call_in_loop(self._loop, self._cancel)
 
     def _cancel(self) -> None:
         if not self._is_over:

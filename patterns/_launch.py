@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+from patterns._loop import call_in_loop
+
 _running: Final[set[asyncio.Task[None]]] = set()
 """An event loop keeps only weak references to its tasks."""
 
@@ -40,10 +42,7 @@ def _start_task(loop: asyncio.AbstractEventLoop, function: Callable[[], object],
         _running.add(task)
         task.add_done_callback(_finish)
 
-    try:
-        loop.call_soon_threadsafe(start)
-    except RuntimeError:  # a loop that is closed has ended what would run in it
-        return
+    call_in_loop(loop, start)
 
 
 async def _call(function: Callable[[], object]) -> None:

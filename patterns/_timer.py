@@ -12,6 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
 
+from patterns._loop import call_in_loop
+
 
 class Timer(ABC):
     """A call that is due at some time, once."""
@@ -51,11 +53,8 @@ class LoopTimer(Timer):
     def stop(self) -> None:
         if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - as above
             self._handle.cancel()
-            return
-        try:
-            self._loop.call_soon_threadsafe(self._handle.cancel)
-        except RuntimeError:  # the loop is closed, and its timers with it
-            return
+        else:
+            call_in_loop(self._loop, self._handle.cancel)
 
 
 class LoopClock(Clock):

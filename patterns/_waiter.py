@@ -21,6 +21,7 @@ from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
 from patterns._budget import begin_budget
+from patterns._loop import call_in_loop
 from patterns._timer import THREAD_CLOCK
 
 
@@ -179,11 +180,7 @@ class TaskWaiter(Waiter):
         if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - as above
             self._resume()
             return True
-        try:
-            self._loop.call_soon_threadsafe(self._resume)
-        except RuntimeError:  # the loop was closed a moment ago
-            return False
-        return True
+        return call_in_loop(self._loop, self._resume)
 
     def _resume(self) -> None:
         if not self._future.done():

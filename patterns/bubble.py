@@ -42,7 +42,7 @@ class BubbleLoop(asyncio.BaseEventLoop):
         """Take the place of waiting: asyncio calls this when it would sleep for `timeout` seconds, or for ever if None.
 
         Raises:
-            DeadlockError: Every task waits and no timer is left to wake one.
+            DeadlockError: Every task waits and no timer is left to wake one; one at infinity never would.
         """
         if timeout == 0:
             return []
@@ -53,7 +53,7 @@ class BubbleLoop(asyncio.BaseEventLoop):
             self._idle_waiters.clear()
         elif self._stops_when_idle:
             self.stop()
-        elif self._scheduled:
+        elif self._scheduled and self._scheduled[0].when() < math.inf:
             self._set_time(max(self._now, self._scheduled[0].when()))
         else:
             raise DeadlockError(self._describe_waits("every task waits and no timer is set"))

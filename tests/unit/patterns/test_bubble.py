@@ -1,7 +1,7 @@
 """bubble: the virtual clock, and deadlocks as errors."""
 
 import asyncio
-import threading
+import math
 from pathlib import Path
 
 import pytest
@@ -312,25 +312,20 @@ async def test_bubble_inside_a_running_loop_raises() -> None:
     coroutine.close()
 
 
-def test_threads_are_refused() -> None:
-    """Neither can a task start a thread through asyncio, nor can a thread call into the bubble."""
-    refused: list[str] = []
+def test_wait_for_the_end_of_time_is_a_deadlock() -> None:
+    """A timer at infinity wakes nobody, be it a sleep's or a deadline's, and is never reached."""
 
-    def call_in(loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            loop.call_soon_threadsafe(print)
-        except RuntimeError as error:
-            refused.append(str(error))
+    async def sleep() -> None:
+        await asyncio.sleep(5)
+        await asyncio.sleep(math.inf)
 
-    async def main() -> None:
-        with pytest.raises(RuntimeError, match="no threads"):
-            await asyncio.to_thread(print)
-        thread = threading.Thread(target=call_in, args=(asyncio.get_running_loop(),))
-        thread.start()
-        thread.join()
+    async def wait_for_deadline() -> None:
+        with background().with_timeout(math.inf) as ctx:
+            await ctx.wait()
 
-    bubble(main)
-    assert "called into a bubble" in refused[0]
+    for wait in (sleep, wait_for_deadline):
+        with pytest.raises(DeadlockError, match="no timer is set"):
+            bubble(wait)
 
 
 def test_network_is_refused() -> None:

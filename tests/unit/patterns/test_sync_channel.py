@@ -311,7 +311,8 @@ def test_receiver_whose_loop_closes_while_it_is_woken_is_passed_over(monkeypatch
     loop, task = start_receive_and_stop_loop(channel)
     loop.close()
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "is_closed", lambda: False)  # the moment between asking and calling
+        answers = iter([False])  # the moment between asking and calling
+        patch.setattr(loop, "is_closed", lambda: next(answers, True))
         channel.send_nowait(1)
     assert channel.receive_nowait() == 1
     assert not task.done()

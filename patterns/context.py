@@ -101,7 +101,8 @@ class Context:
 
         Raises:
             RuntimeError: the context has no end of its own (``background``, ``with_value``, ``without_cancel``); only
-                who derived a context may end it, as in Go.
+                who derived a context may end it, as in Go. Or all have ended, but a thread for an ``after_func`` could
+                not be started; several such errors come as a group.
         """
         if not self._owns_scope:
             raise RuntimeError("this context has no end of its own: cancel one made by with_cancel, or with a deadline")
@@ -115,7 +116,7 @@ class Context:
     ) -> None:
         if not self._owns_scope:
             return
-        if exc_type is GeneratorExit:
+        if exc_type is GeneratorExit:  # the coroutine is being closed, by the collector perhaps
             when_free(self.cancel)
         else:
             self.cancel()

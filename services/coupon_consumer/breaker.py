@@ -1,4 +1,4 @@
-"""Stop at a flood of poison, before it fills the dead letters with what is really one broken producer."""
+"""Stop at a flood of poison before it fills the dead letters with what is really one broken producer or constraint."""
 
 from collections import deque
 
@@ -25,7 +25,7 @@ class PoisonBreaker:
         return self._is_open
 
     def observe(self, records: int, poison: int) -> None:
-        """Look at a batch that is about to be stored."""
+        """Look at records that were settled, of which so many came to be dead letters."""
         if self._is_open:
             if poison < self._settings.poison_share * records:
                 self._is_open = False

@@ -120,7 +120,7 @@ class EventHandler:
             OffsetOutOfRangeError: Records are gone that nobody has read.
         """
         if not isinstance(work, Assigned):
-            await self._hold_back_flood(ctx, work)
+            await self._hold_back_flood(ctx)
         left: Batches | Assigned | None = work
         while left:
             left = await self._try(left)
@@ -179,29 +179,34 @@ class EventHandler:
     async def _save(self, work: Work) -> None:
         """Store work; whatever ends that, each part that is stored by then counts, and is not stored again."""
         began = time.perf_counter()
-        poison: list[Poison] = []
+        parts: list[Work] = []
 
         def note(part: Work, saved: Saved) -> None:
             self._positions.advance(part.progress)
             self._metrics.saved(saved)
-            poison.extend(part.poison)
+            parts.append(part)
 
         try:
             if work.progress:
                 await save_by_halves(self._store, work, note)
         finally:
-            _tell_of_poison(poison)
+            self._note_poison(parts)
         self._metrics.done(records=len(work.rows) + len(work.poison), seconds=time.perf_counter() - began)
 
-    async def _hold_back_flood(self, ctx: Context, batches: Batches) -> None:
-        poison = sum(len(batch.content.poison) for batch in batches)
-        self._breaker.observe(sum(batch.records for batch in batches), poison)
-        self._metrics.breaker_open.set(self._breaker.is_open)
+    def _note_poison(self, parts: Sequence[Work]) -> None:
+        """Tell the breaker, and the log, what became of records: only now is known which of them Postgres refused."""
+        poison = [each for part in parts for each in part.poison]
+        if parts:
+            self._breaker.observe(len(poison) + sum(len(part.rows) for part in parts), len(poison))
+            self._metrics.breaker_open.set(self._breaker.is_open)
+        _tell_of_poison(poison)
+
+    async def _hold_back_flood(self, ctx: Context) -> None:
         if not self._breaker.is_open:
             self._breaker_backoff.reset()
             return
         seconds = self._breaker_backoff.fail()
-        _log.error("Circuit breaker open: poison floods in", poison=poison, pause_seconds=round(seconds, 1))
+        _log.error("Circuit breaker open: poison floods in", pause_seconds=round(seconds, 1))
         await ctx.run(asyncio.sleep(seconds))
 
     async def check(self) -> None:
@@ -212,7 +217,7 @@ class EventHandler:
             DependencyUnavailable: The last try failed.
         """
         if self._breaker.is_open:
-            raise PoisonFloodError("too many of the last records cannot be understood")
+            raise PoisonFloodError("too many of the last records cannot be stored")
         if self._failure is not None:
             raise DependencyUnavailable(self._failure.dependency, str(self._failure)) from self._failure
 

@@ -37,4 +37,4 @@ class OffsetOutOfRangeError(Exception):
 
 
 class PoisonFloodError(Exception):
-    """So many of the last records cannot be understood that the consumer stands still for a while."""
+    """So many of the last records cannot be stored that the consumer stands still for a while."""

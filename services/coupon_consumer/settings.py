@@ -30,6 +30,7 @@ class RetrySettings(Section):
 class BreakerSettings(Section):
     """Say what a flood of poison is: `poison_share` of the last `window_records`, once `records_min` were seen.
 
+    Poison is what cannot be understood and what Postgres refuses, so a batch counts once it is stored.
     Then the consumer stands still and is not ready, for `pause_first_seconds`, doubling up to `pause_most_seconds`
     while the flood lasts; between two pauses it takes one batch.
     """

@@ -8,8 +8,9 @@ import pytest
 from loyalty.event import encode
 from patterns import bubble
 from runtime.errors import DependencyUnavailable
-from runtime.kafka_batch import KafkaReadError
+from runtime.kafka_batch import Batch, KafkaReadError
 from services.coupon_consumer.consume import consume_messages
+from services.coupon_consumer.decode import Decoded
 from services.coupon_consumer.errors import PoisonFloodError
 from services.coupon_consumer.settings import RetrySettings
 from services.coupon_consumer.store import Saved, Work
@@ -267,29 +268,59 @@ def test_several_batches_of_a_partition_are_one_step() -> None:
     bubble(scenario)
 
 
-def test_flood_of_poison_opens_the_breaker_and_a_healthy_batch_closes_it() -> None:
-    """Each batch of the flood waits longer than the last, readiness is red, nothing is skipped; a good one ends it."""
+@pytest.mark.parametrize("of", ["the decoder's", "the database's"])
+def test_flood_of_poison_opens_the_breaker_and_a_healthy_batch_closes_it(of: str) -> None:
+    """Once it is seen each batch waits longer than the last, readiness is red, nothing is skipped; a good one ends it.
+
+    A row that Postgres refuses is poison as much as one that nobody understands.
+    """
 
     async def scenario() -> None:
         member = Member()
         await member.place(0)
         loop = asyncio.get_running_loop()
         waits: list[float] = []
-        for number in range(4):
+
+        def flood(first: int) -> Batch[Decoded]:
+            if of == "the decoder's":
+                return member.batch([], first=first, poison=10)
+            return member.batch([some_event(reward_id="rw-bad") for _ in range(10)], first=first)
+
+        async def wait_for(batch: Batch[Decoded]) -> None:
             began = loop.time()
-            await member.handler.handle(member.ctx, [member.batch([], first=10 * number, poison=10)])
+            await member.handler.handle(member.ctx, [batch])
             waits.append(loop.time() - began)
+
+        for number in range(4):
+            await wait_for(flood(10 * number))
             with pytest.raises(PoisonFloodError):
                 await member.handler.check()
-        assert all(5 * 2**n / 2 <= wait <= 5 * 2**n for n, wait in enumerate(waits))
         assert member.metric("lp_consumer_breaker_open") == 1
         assert len(member.store.dead_letters) == 40
-        began = loop.time()
-        await member.handler.handle(member.ctx, [member.batch([some_event() for _ in range(10)], first=40)])
-        assert loop.time() == began
+        await wait_for(member.batch([some_event() for _ in range(10)], first=40))
         await member.handler.check()
         assert member.metric("lp_consumer_breaker_open") == 0
-        assert member.store.offsets == {("id-1", 0): 50}
+        await wait_for(member.batch([some_event()], first=50))
+        assert waits[0] == waits[-1] == 0
+        assert all(5 * 2**n / 2 <= wait <= 5 * 2**n for n, wait in enumerate(waits[1:-1]))
+        assert member.store.offsets == {("id-1", 0): 51}
+
+    bubble(scenario)
+
+
+def test_flood_that_no_try_comes_to_the_end_of_opens_the_breaker_too() -> None:
+    """What a try stored before it was given up counts."""
+
+    async def scenario() -> None:
+        member = Member(store=SlowStore(lambda: None))
+        member.handler._try_seconds = 50
+        await member.place(0)
+        events = [some_event(reward_id="rw-bad") for _ in range(40)]
+        storing = asyncio.create_task(member.handler.handle(member.ctx, [member.batch(events)]))
+        await asyncio.wait({storing}, timeout=50.5)
+        assert member.metric("lp_consumer_tries_total", outcome="unavailable") == 1
+        assert member.metric("lp_consumer_breaker_open") == 1
+        await storing
 
     bubble(scenario)
 

@@ -26,6 +26,7 @@ CHANNEL_TESTS = (
 )  # fmt: skip
 CONTEXT_TESTS = (
     "test_context.py", "test_context_deadline.py", "test_context_after_func.py", "test_context_run.py",
+    "test_lost_tasks.py",
 )  # fmt: skip
 TESTS_OF = {
     "_budget": ("test_budget.py",),
@@ -33,11 +34,13 @@ TESTS_OF = {
     "_core": (*CHANNEL_TESTS, "test_ticker.py"),
     "_interruption": CONTEXT_TESTS,
     "_launch": CONTEXT_TESTS,
+    "_loop": ("test_bubble_threads.py", "test_sync_channel.py", *CONTEXT_TESTS),
     "_scope": CONTEXT_TESTS,
-    "_timer": ("test_ticker.py", *CONTEXT_TESTS),
-    "_waiter": (*CHANNEL_TESTS, "test_wait_group.py"),
+    "_timer": ("test_timer.py", "test_ticker.py", *CONTEXT_TESTS),
+    "_waiter": ("test_lost_tasks.py", *CHANNEL_TESTS, "test_wait_group.py"),
+    "bubble": ("test_bubble.py", "test_bubble_threads.py"),
     "channel": CHANNEL_TESTS,
-    "context": CONTEXT_TESTS,
+    "context": (*CONTEXT_TESTS, "test_budget.py"),
     "error_group": ("test_error_group.py", "test_error_group_cancel.py", "test_error_group_limit.py"),
     "errors": ("test_shutdown_signals.py", "test_shutdown.py"),  # the one error that has code is a signal's
     "mutex": ("test_mutex.py", "test_budget.py"),

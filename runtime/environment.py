@@ -57,10 +57,24 @@ def load_settings(settings_type: type[SettingsT]) -> SettingsT:
         SettingsError: something is missing, unknown, out of range or contradictory; it names every problem, by
             variable, and no value.
     """
+    problems = list(_doubled(os.environ, str(settings_type.model_config.get("env_prefix", ""))))
     try:
-        return settings_type()
+        settings = settings_type()
     except ValidationError as error:
-        raise SettingsError(list(_problems(settings_type, error))) from None
+        raise SettingsError([*problems, *_problems(settings_type, error)]) from None
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _doubled(environment: Mapping[str, str], prefix: str) -> Iterator[str]:
+    """Yield each variable that is given in two spellings: `nested` takes one, and nobody could say which."""
+    seen: set[str] = set()
+    for name in sorted(environment):
+        variable = name.upper()
+        if prefix and variable.startswith(prefix) and variable in seen:
+            yield f"{variable}: is given twice, also as {name}"
+        seen.add(variable)
 
 
 def _problems(settings_type: type[BaseSettings], error: ValidationError) -> Iterator[str]:

@@ -20,6 +20,7 @@ def open_listener(host: str, port: int, *, listen_fd: int | None = None, backlog
 
     Raises:
         OSError: the address is taken or cannot be used, or the inherited number is no listening stream socket.
+        ValueError: the host is no name of one, or a number is out of range; settings are checked for both.
     """
     if listen_fd is not None:
         return _take_listener(listen_fd)

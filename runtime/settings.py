@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from runtime.environment import EnvironmentSource, load_settings
@@ -45,7 +45,18 @@ TOKEN_KEY_BITS_MIN: Final = 2_048
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 """A TCP port; 0 lets the system choose."""
-Host = Annotated[str, Field(min_length=1)]
+FileDescriptor = Annotated[int, Field(ge=3, le=2**31 - 1)]
+
+
+def _check_host(host: str) -> str:
+    try:
+        host.encode("idna")  # as the resolver will
+    except UnicodeError:
+        raise ValueError("is no host's name") from None
+    return host
+
+
+Host = Annotated[str, Field(min_length=1), AfterValidator(_check_host)]
 """A name or address; an empty one, which systems take for all addresses, is a variable that was left unset."""
 CommaSeparated = Annotated[
     tuple[str, ...],
@@ -158,7 +169,7 @@ class AdminSettings(Section):
 
     host: Host = "127.0.0.1"
     port: Port = 9090
-    listen_fd: int | None = Field(default=None, ge=3)
+    listen_fd: FileDescriptor | None = None
     stall_seconds: Seconds = 30.0
 
     def conflicts(self) -> Iterator[str]:
@@ -268,7 +279,7 @@ class HttpSettings(Section):
 
     host: Host = "127.0.0.1"
     port: Port = 8080
-    listen_fd: int | None = Field(default=None, ge=3)
+    listen_fd: FileDescriptor | None = None
     backlog: int = Field(default=2_048, ge=1, le=65_535)
     drain_lag_seconds: float = Field(default=2.0, ge=0, le=3_600)
     finish_seconds: Seconds = 10.0

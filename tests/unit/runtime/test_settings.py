@@ -137,6 +137,24 @@ def test_an_empty_host_or_password_is_one_that_was_left_unset(monkeypatch: pytes
     assert "EXAMPLE_POSTGRES: password is empty" in problems(monkeypatch)
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, ".", "h\u00f6st..de"])
+def test_a_host_that_no_resolver_takes_is_told_at_once(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """A label that is empty or longer than 63 characters would be an error of no known kind when it is looked up."""
+    assert "EXAMPLE_HTTP__HOST: is no host's name" in problems(monkeypatch, EXAMPLE_HTTP__HOST=host)
+    for good in ("127.0.0.1", "::1", "localhost", "db.example.org.", "/run/postgresql", "h\u00f6st.de"):
+        assert load(monkeypatch, EXAMPLE_HTTP__HOST=good).http.host == good
+
+
+def test_two_spellings_of_one_variable_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case does not count, so one of two would win in silence; it is told beside whatever else is wrong."""
+    message = problems(
+        monkeypatch, EXAMPLE_LOG_LEVEL="INFO", example_log_level="ERROR", EXAMPLE_HTTP__port="1", EXAMPLE_NOWHERE="1"
+    )
+    assert "EXAMPLE_LOG_LEVEL: is given twice, also as example_log_level" in message
+    assert "EXAMPLE_NOWHERE: no such setting" in message
+    assert message.count("twice") == 1
+
+
 def test_variables_of_others_are_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that only resembles the prefix is ignored."""
     load(monkeypatch, EXAMPLES_GRACE_SECOND="1", PG_EXAMPLE_X="1")
@@ -240,6 +258,7 @@ def test_an_inherited_number_must_be_a_sockets(monkeypatch: pytest.MonkeyPatch, 
             assert f"EXAMPLE_{section}: listen_fd is the number of no" in problems(
                 monkeypatch, **{variable: str(number)}
             )
+        assert f"{variable}: " in problems(monkeypatch, **{variable: "9999999999"})  # no descriptor is that large
         load(monkeypatch, **{variable: str(inherited.fileno())})
 
 

@@ -20,9 +20,16 @@ def test_no_number_of_any_length_breaks_the_line(fraction: float, whole: int) ->
     assert mask_line(line) == line
 
 
-@pytest.mark.parametrize("text", ["{}", "code {}", "code {}, and more", "/v1/coupons/{}/redeem", "a:{}:b", "({})."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{}", "code {}", "code {}, and more", "/v1/coupons/{}/redeem", "a:{}:b", "({})."),
+        *("codes:\n{}\n", "codes:\t{}\tx", "\b{}", "\f{}", "\r\n{}", 'a "{}"', "C:\\{}", "C:\\n{}", "\x1f{}", "ö{}ß"),
+        *("/v1%2Fcoupons%2F{}", "%20{}%20"),
+    ],
+)
 def test_a_code_is_masked_wherever_it_stands_in_a_text(text: str) -> None:
-    """Four characters stay, to be found by; the line stays one of JSON."""
+    """Four characters stay, to be found by, also behind what JSON escapes with a letter; the line stays one of JSON."""
     for _ in range(50):
         code = new_coupon_code()
         line = mask_line(orjson.dumps({"text": text.format(code), "list": [code]}) + b"\n")

@@ -88,6 +88,20 @@ def test_secrets_are_masked_by_name_and_by_shape(lines: Lines) -> None:
     assert text.count("ABCD…") == 7
 
 
+def test_codes_are_masked_on_a_terminal_too(log: IO[str]) -> None:
+    """The letters of colours and escapes before a code do not make a longer word of it."""
+    configure_logs(ProcessSettings(log_format="console"), file_descriptor=log.fileno())
+    try:
+        for text in (CODE, f"codes:\n{CODE}", f"codes:\x1f{CODE}", f"\u2028{CODE}"):
+            get_logger("ours").info(text, value=text, number=CODE)
+            write_line({"event": text, "exception": text})
+        shown = read_text(log)
+    finally:
+        close_logs()
+    assert CODE not in shown
+    assert shown.count("ABCD…") == 4 * 5
+
+
 @pytest.mark.parametrize(
     "harmless", ["019abc12-1234-7abc-8def-0123456789ab", "ABCD0123EFGH45678", "abcd0123efgh4567", "m-1"]
 )

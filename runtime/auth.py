@@ -17,6 +17,7 @@ import jwt
 from fastapi import Depends
 from starlette.requests import Request
 
+from runtime.logs import get_logger
 from runtime.problem import Problem
 from runtime.settings import AuthSettings, read_token_key
 
@@ -27,6 +28,8 @@ TOKEN_BYTES_MAX: Final = 4096
 # The library forgives padding, so that one token would have several spellings.
 _TOKEN: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 KEY_CHECK_SECONDS: Final = 1.0
+
+_log = get_logger("runtime.http")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +51,8 @@ class TokenVerifier:
     """Verify bearer tokens, remembering the good ones until they expire.
 
     The key's file is looked at again at most once a second; a new key empties the memory, so a rotation takes effect
-    without a restart. While the file cannot be read, or holds no usable key, the last good key stays in use. Not safe
-    across threads: one loop owns it.
+    without a restart. While the file cannot be read, or holds no usable key, the last good key stays in use, and one
+    error line tells why. Not safe across threads: one loop owns it.
 
     Args:
         settings: algorithm, the key's file, who must have issued the token and for whom, and how many to remember.
@@ -70,7 +73,8 @@ class TokenVerifier:
         self._cache: dict[bytes, tuple[Principal, float]] = {}
         self._stamp = _stamp(file)
         self._key = read_token_key(settings.algorithm, file)
-        self._next_look = clock() + KEY_CHECK_SECONDS
+        self._unusable: object = self._stamp
+        self._looked_at = clock()
         self._options: Any = {"require": ["exp", "sub", "scope"]}
 
     def verify(self, authorization: bytes) -> Principal:
@@ -80,7 +84,7 @@ class TokenVerifier:
             Problem: 401, without telling an attacker which check failed.
         """
         now = self._clock()
-        if now >= self._next_look:
+        if not self._looked_at <= now < self._looked_at + KEY_CHECK_SECONDS:  # the time of day may go back
             self._look_for_new_key(now)
         known = self._cache.get(authorization)
         if known is not None and now < known[1]:
@@ -123,16 +127,20 @@ class TokenVerifier:
         return principal
 
     def _look_for_new_key(self, now: float) -> None:
-        self._next_look = now + KEY_CHECK_SECONDS
+        self._looked_at = now
+        stamp = None
         try:
             stamp = _stamp(self._file)
-            if stamp == self._stamp:
-                return
-            self._key = read_token_key(self._settings.algorithm, self._file)
-        except (OSError, ValueError):
-            return
-        self._stamp = stamp
-        self._cache.clear()
+            if stamp != self._stamp:
+                self._key = read_token_key(self._settings.algorithm, self._file)
+                self._stamp = stamp
+                self._cache.clear()
+        except (OSError, ValueError) as error:
+            if stamp != self._unusable:
+                # A decoding error's text shows a byte of the secret.
+                reason = type(error).__name__ if isinstance(error, UnicodeError) else str(error)
+                _log.error("Token key not replaced", file=str(self._file), error=reason)
+        self._unusable = stamp
 
 
 def _stamp(file: Path) -> tuple[int, int, int]:

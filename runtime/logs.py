@@ -29,7 +29,8 @@ _MASK: Final = "**********"
 # No letter stands before it but that of an escape (JSON's, Python's, a URL's) or of a colour.
 # Sixteen digits up to the end of a JSON number are a number's: masked, they would break the line.
 _COUPON: Final = re.compile(
-    rb"(?:(?<![0-9A-Za-z])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[abfnrtv])|(?<=\\x[0-9a-f]{2})|(?<=\\u[0-9a-f]{4})|(?<=\x1b\[[0-9]m)|(?<=\x1b\[[0-9]{2}m))"
+    rb"(?:(?<![0-9A-Za-z])|(?<=%[0-9A-Fa-f]{2})"
+    rb"|(?<=\\[abfnrtv])|(?<=\\x[0-9a-f]{2})|(?<=\\u[0-9a-f]{4})|(?<=\x1b\[[0-9]m)|(?<=\x1b\[[0-9]{2}m))"
     rb"(?![0-9]{16}[,}\].e])([0-9A-HJKMNP-TV-Z]{4})[0-9A-HJKMNP-TV-Z]{12}(?![0-9A-Za-z])"
 )
 _CODE_TABLE: Final = bytes(67 if chr(byte) in "0123456789ABCDEFGHJKMNPQRSTVWXYZ" else 32 for byte in range(256))

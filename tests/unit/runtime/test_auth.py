@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from starlette.requests import Request
+from structlog.testing import capture_logs
 
 from runtime.auth import Principal, TokenVerifier, member_of, operator_of, principal_of, sign_token
 from runtime.problem import Problem
@@ -192,6 +193,42 @@ def test_key_file_that_vanishes_leaves_the_last_key_in_use(secret_file: Path, cl
     secret_file.unlink()
     clock.now += 1.5
     assert verifier.verify(_bearer(sign_token("m-2", "member", SECRET, clock=clock))).subject == "m-2"
+
+
+def test_key_that_cannot_be_used_is_told_once_for_each_try(secret_file: Path, clock: Clock) -> None:
+    """A rotation that failed leaves one error line with its reason, not one a second, and nothing of the secret."""
+    verifier = _verifier(secret_file, clock)
+    token = _bearer(sign_token("m-1", "member", SECRET, clock=clock))
+
+    def look() -> list[str]:
+        with capture_logs() as lines:
+            for _ in range(3):
+                clock.now += 2
+                verifier.verify(token)
+        assert {(line["event"], line["log_level"]) for line in lines} <= {("Token key not replaced", "error")}
+        return [line["error"] for line in lines]
+
+    assert look() == []
+    secret_file.write_text("short")
+    assert look() == ["an HS256 secret needs at least 32 bytes"]
+    secret_file.write_bytes(b"\xff" * 50)
+    assert look() == ["UnicodeDecodeError"]
+    secret_file.unlink()
+    assert ["No such file" in error for error in look()] == [True]
+    secret_file.write_text(SECRET)
+    assert look() == []
+    secret_file.unlink()
+    assert len(look()) == 1
+
+
+def test_clock_set_back_does_not_put_off_the_look_at_the_file(secret_file: Path, clock: Clock) -> None:
+    """A new key is in force within a second though the time of day goes back by an hour."""
+    verifier = _verifier(secret_file, clock)
+    clock.now -= 3_600
+    verifier.verify(_bearer(sign_token("m-1", "member", SECRET, clock=clock)))
+    secret_file.write_text("n" * 40)
+    clock.now += 1
+    assert verifier.verify(_bearer(sign_token("m-1", "member", "n" * 40, clock=clock))).subject == "m-1"
 
 
 def test_unusable_public_key_in_the_file_leaves_the_last_one_in_use(tmp_path: Path, clock: Clock) -> None:

@@ -17,6 +17,8 @@ from typing import Any, Literal, Self, TypeVarTuple
 
 from patterns._budget import pay
 from patterns._interruption import count_seen_cancels
+from patterns._lost_body import is_lost
+from patterns._waiter import when_free
 from patterns.channel import Channel
 from patterns.context import Context, background
 from patterns.errors import EndOfChannel, WouldBlock
@@ -173,6 +175,9 @@ class ErrorGroup:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         body, self._body = self._body, None
+        if is_lost(body, error):  # and its functions with it: the group holds its body
+            when_free(self._ctx.cancel)
+            return False
         outer = error if isinstance(error, asyncio.CancelledError) else None
         if self._has_cancelled_body and body and body.uncancel() <= self._body_cancels_before:
             outer = None  # the only cancel was ours

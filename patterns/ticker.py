@@ -16,7 +16,7 @@ from typing import Self
 
 from patterns._core import Core
 from patterns._timer import Clock, Timer, current_clock
-from patterns._waiter import Place, matching
+from patterns._waiter import Place, matching, when_free
 from patterns.channel import ReceiveChannel
 
 
@@ -114,7 +114,10 @@ class Ticker:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        if exc_type is GeneratorExit:
+            when_free(self.stop)
+        else:
+            self.stop()
 
     def _replace(self, beat: _Beat | None) -> None:
         with matching:

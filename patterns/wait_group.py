@@ -10,10 +10,11 @@ import inspect
 import weakref
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVarTuple, cast
 
 from patterns._budget import pay
-from patterns._waiter import Signal, TaskWaiter, matching
+from patterns._waiter import Signal, TaskWaiter, matching, when_free
 from patterns.errors import WaitGroupMisuseError
 
 Ts = TypeVarTuple("Ts")
@@ -130,11 +131,19 @@ class WaitGroup:
     async def _return_of(self, waiter: _Wait) -> None:
         try:
             await waiter.wait()
-        finally:
-            with matching:
-                if waiter in self._waiters:
-                    self._waiters.remove(waiter)
-                self._returning.discard(waiter)
+        except GeneratorExit:
+            when_free(partial(self._forget, waiter))
+            raise
+        except BaseException:
+            self._forget(waiter)
+            raise
+        self._forget(waiter)
+
+    def _forget(self, waiter: _Wait) -> None:
+        with matching:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            self._returning.discard(waiter)
 
     def _open_round(self, task: _Task | None) -> None:
         if self._returning:

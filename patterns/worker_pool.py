@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
+from patterns._lost_body import is_lost
 from patterns.channel import Channel
 from patterns.errors import EndOfChannel
 
@@ -80,6 +81,7 @@ class WorkerPool(Generic[J, R]):
         for _ in range(workers + queue):
             self._places.send_nowait(None)
         self._workers: set[asyncio.Task[None]] = set()
+        self._body: asyncio.Task[Any] | None = None  # while the body of `async with` runs
         self._is_started = False
         self._is_cut_off = False
         self._running = 0
@@ -117,11 +119,15 @@ class WorkerPool(Generic[J, R]):
         return result
 
     async def __aenter__(self) -> Self:
+        self._body = asyncio.current_task()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        body, self._body = self._body, None
+        if is_lost(body, error):  # and its workers with it: the pool holds its body
+            return
         self.close()
         unread: list[BaseException] = []
         try:

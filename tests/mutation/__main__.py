@@ -35,25 +35,33 @@ TESTS_OF = {
     "_interruption": CONTEXT_TESTS,
     "_launch": CONTEXT_TESTS,
     "_loop": ("test_bubble_threads.py", "test_sync_channel.py", *CONTEXT_TESTS),
+    "_lost_body": ("test_lost_bodies.py",),
     "_scope": CONTEXT_TESTS,
     "_timer": ("test_timer.py", "test_ticker.py", *CONTEXT_TESTS),
     "_waiter": ("test_lost_tasks.py", *CHANNEL_TESTS, "test_wait_group.py"),
     "bubble": ("test_bubble.py", "test_bubble_threads.py"),
     "channel": CHANNEL_TESTS,
     "context": (*CONTEXT_TESTS, "test_budget.py"),
-    "error_group": ("test_error_group.py", "test_error_group_cancel.py", "test_error_group_limit.py"),
+    "error_group": (
+        "test_error_group.py",
+        "test_error_group_cancel.py",
+        "test_error_group_limit.py",
+        "test_lost_bodies.py",
+    ),
     "errors": ("test_shutdown_signals.py", "test_shutdown.py"),  # the one error that has code is a signal's
     "mutex": ("test_mutex.py", "test_budget.py"),
     "once": ("test_once.py", "test_once_threads.py"),
     "select": CHANNEL_TESTS,
     "shutdown": ("test_shutdown.py", "test_shutdown_signals.py"),  # a process that a test starts does not see the fault
     "sync_channel": ("test_sync_channel.py", "test_sync_channel_shuffled.py"),
-    "wait_group": ("test_wait_group.py", "test_wait_group_misuse.py"),
+    "ticker": ("test_ticker.py", "test_lost_bodies.py"),
+    "wait_group": ("test_wait_group.py", "test_wait_group_misuse.py", "test_lost_bodies.py"),
     "worker_pool": (
         "test_worker_pool.py",
         "test_worker_pool_leaving.py",
         "test_worker_pool_sizes.py",
         "test_worker_pool_property.py",
+        "test_lost_bodies.py",
     ),
 }
 """Which test files look at a module, the quickest first; `test_<module>.py` where nothing is said."""

@@ -1,6 +1,6 @@
 """Know where each partition stands: what Postgres stored, under which id of the topic."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol
 
@@ -51,22 +51,25 @@ class Positions:
     async def place(self, assigned: Assigned) -> None:
         """Read where each partition stands in Postgres and have the thread read on from there.
 
-        A partition seen for the first time begins as the settings say. One whose topic was made anew begins at the
-        topic's beginning: nothing in it was seen.
+        A group that sees the topic for the first time begins as the settings say. A partition that comes later, or
+        whose topic was made anew, begins at its beginning: nothing in it was seen.
 
         Raises:
             OffsetOutOfRangeError: The broker has no such offset though the topic is the same.
             DependencyUnavailable: Postgres or the brokers do not answer; nothing was placed.
         """
         partitions = sorted(assigned.generations)
-        topic_id = (await self._topic.describe()).topic_id
+        topic = await self._topic.describe()
+        topic_id = topic.topic_id
+        everywhere = {*topic.partitions, *partitions}
         if assigned.is_out_of_range:
             self._refuse_loss(partitions, topic_id)
-        stored = await self._store.load_offsets(topic_id, partitions)
-        first_seen = [partition for partition in partitions if partition not in stored]
-        if first_seen:
-            await self._store.begin_at(topic_id, await self.first_offsets(topic_id, first_seen))
-            stored = await self._store.load_offsets(topic_id, partitions)
+        stored = await self._store.load_offsets(topic_id, everywhere)
+        if not stored.keys() >= assigned.generations.keys():
+            # At the end all partitions begin together, whoever reads them: one without an offset later is a new one.
+            begun = everywhere if self._start == "latest" else partitions
+            await self._store.begin_at(topic_id, await self.first_offsets(topic_id, begun, stored))
+            stored = await self._store.load_offsets(topic_id, everywhere)
         for partition in partitions:
             standing = Standing(topic_id, assigned.generations[partition], stored[partition])
             self._standings[partition] = standing
@@ -82,16 +85,23 @@ class Positions:
                     " decide where to go on with: python -m services.coupon_consumer reset-offsets"
                 )
 
-    async def first_offsets(self, topic_id: str, partitions: Sequence[int]) -> dict[int, int]:
-        """Return where partitions begin that have no stored offset.
+    async def first_offsets(
+        self, topic_id: str, partitions: Collection[int], stored: Mapping[int, int]
+    ) -> dict[int, int]:
+        """Return where those of these partitions begin that have no stored offset.
+
+        If any partition of the topic has one, the group knows the topic, and what has none is new.
 
         Raises:
             DependencyUnavailable: Postgres or the brokers do not answer.
         """
-        is_made_anew = await self._store.knows_other_topic(topic_id)
-        if self._start == "earliest" or is_made_anew:
-            return await self._topic.earliest(partitions)
-        return await self._topic.latest(partitions)
+        unbegun = [partition for partition in partitions if partition not in stored]
+        if not unbegun:
+            return {}
+        is_known = bool(stored) or await self._store.knows_other_topic(topic_id)
+        if self._start == "earliest" or is_known:
+            return await self._topic.earliest(unbegun)
+        return await self._topic.latest(unbegun)
 
     def progress(self, batches: Iterable[Batch[Decoded]]) -> list[Progress]:
         """Return how far these batches take their partitions; several of one partition follow on one another.

@@ -58,8 +58,8 @@ class DeadLetterSettings(CleanUpSettings):
 class CouponConsumerSettings(ProcessSettings):
     """The settings of one coupon_consumer process; `COUPON_CONSUMER_KAFKA__BOOTSTRAP` is `kafka.bootstrap`.
 
-    `start`: where a group begins that has no stored offset. A topic that was made anew is always read from its
-    beginning, since nothing in it was seen.
+    `start`: where a group begins that has no stored offset in any partition of the topic. A partition that is added
+    later, and a topic that was made anew, are always read from their beginning, since nothing in them was seen.
     `batch_records`: how many records one transaction takes, from all partitions together.
     `try_timeout_seconds`: how long one try to store or to place may take, on a frozen server too.
     `check_seconds`: how often topic, lag and stored offsets are looked at.

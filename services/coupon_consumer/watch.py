@@ -110,8 +110,7 @@ class Watch:
 
     async def _measure_lag(self, topic: TopicDescription, stored: dict[int, int]) -> None:
         """Show the lag of every partition, whoever owns it: it grows just when the group rebalances and nobody does."""
-        unbegun = [partition for partition in topic.partitions if partition not in stored]
-        nexts = stored | (await self._positions.first_offsets(topic.topic_id, unbegun) if unbegun else {})
+        nexts = stored | await self._positions.first_offsets(topic.topic_id, topic.partitions, stored)
         ends = await self._topic.latest(topic.partitions)
         fetched_ends = self._consumer.ends()
         # A fetch knows the end better than the embedded broker tells it; what was fetched before a revoke may be old.

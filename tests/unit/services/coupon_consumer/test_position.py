@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Collection, Mapping
 
 import pytest
 
@@ -16,14 +17,14 @@ from tests.unit.services.coupon_consumer.member import Member
 
 @pytest.mark.parametrize(("start", "offset"), [("earliest", 4), ("latest", 90)])
 def test_first_start_is_where_the_settings_say(start: Start, offset: int) -> None:
-    """A partition that was never seen begins at the topic's beginning or end, and that is stored."""
+    """A group that never saw the topic begins at its beginning or end, and that is stored."""
 
     async def scenario() -> None:
         member = Member(start=start)
         member.topic.first, member.topic.end = 4, 90
         await member.place(0)
         assert member.orders() == {0: offset}
-        assert member.store.offsets == {("id-1", 0): offset}
+        assert member.store.offsets["id-1", 0] == offset
 
     bubble(scenario)
 
@@ -32,10 +33,65 @@ def test_stored_offset_goes_before_the_settings() -> None:
     """A partition that has one goes on there, others of the same assignment begin."""
 
     async def scenario() -> None:
-        member = Member(start="latest")
+        member = Member()
         member.store.offsets["id-1", 1] = 17
         await member.place(0, 1)
-        assert member.orders() == {0: 100, 1: 17}
+        assert member.orders() == {0: 0, 1: 17}
+
+    bubble(scenario)
+
+
+def test_group_that_begins_at_the_end_does_so_in_all_partitions_at_once() -> None:
+    """What is written before another member reads its partition is not skipped."""
+
+    async def scenario() -> None:
+        member = Member(start="latest")
+        await member.place(0)
+        member.topic.end = 140
+        await member.place(1, 2)
+        assert member.orders() == {0: 100, 1: 100, 2: 100}
+
+    bubble(scenario)
+
+
+def test_partition_that_is_added_later_is_read_from_its_beginning() -> None:
+    """The group's first start was before it: to begin at its end would skip what nobody has seen. The lag counts it."""
+
+    async def scenario() -> None:
+        member = Member(start="latest")
+        await member.place(0, 1, 2)
+        member.orders()
+        member.topic.partitions = (0, 1, 2, 3)
+        member.topic.end = 140
+        await member.watch.look()
+        assert member.metric("lp_consumer_lag_records", partition="3") == 140
+        await member.place(3)
+        assert member.orders() == {3: 0}
+        assert member.store.offsets["id-1", 3] == 0
+
+    bubble(scenario)
+
+
+def test_two_members_that_begin_at_once_agree() -> None:
+    """Whoever stores its beginning first decides, for all partitions; the other one reads on from there."""
+
+    async def scenario() -> None:
+        late = Member(start="latest")
+        first_offsets = late.positions.first_offsets
+
+        async def ask_and_be_overtaken(
+            topic_id: str, partitions: Collection[int], stored: Mapping[int, int]
+        ) -> dict[int, int]:
+            offsets = await first_offsets(topic_id, partitions, stored)
+            early = Member(start="latest", store=late.store)
+            early.topic.end = 90
+            await early.place(0)
+            assert early.orders() == {0: 90}
+            return offsets
+
+        late.positions.first_offsets = ask_and_be_overtaken  # type: ignore[method-assign] # the interleaving, forced
+        await late.place(1, 2)
+        assert late.orders() == {1: 90, 2: 90}
 
     bubble(scenario)
 
@@ -49,7 +105,7 @@ def test_topic_made_anew_is_read_from_its_beginning() -> None:
         member.topic.topic_id = "id-2"
         await member.place(0)
         assert member.orders() == {0: 0}
-        assert member.store.offsets == {("id-1", 0): 100, ("id-2", 0): 0}
+        assert member.store.offsets == {("id-1", p): 100 for p in range(3)} | {("id-2", p): 0 for p in range(3)}
 
     bubble(scenario)
 

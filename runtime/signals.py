@@ -49,11 +49,13 @@ class SignalInbox:
         self._take = None
 
     def close(self) -> None:
-        """Let no signal that asks for a stop change the exit status any more: the process is about to end.
+        """Let no signal change the exit status any more: the process is about to end.
 
-        They are blocked, not ignored: the interpreter's end puts the default actions back, which would kill it.
+        They are ignored, which the interpreter's end leaves as it is: where it finds a handler it puts the default
+        action back, which would kill it. Blocking would hold for this thread alone.
         """
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        for number in (*STOP_SIGNALS, Signals.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
 
     def _handle(self, number: int, _: object) -> None:
         if self._take is None:

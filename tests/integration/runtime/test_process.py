@@ -283,6 +283,29 @@ def test_sigquit_shows_the_line_that_blocks_the_loop_while_it_does(log: Path) ->
             stacks = [line["threads"]["MainThread"] for line in run.lines() if line["event"] == "Stacks"]
 
 
+@pytest.mark.parametrize("number", [Signals.SIGTERM, Signals.SIGINT, Signals.SIGHUP, Signals.SIGQUIT])
+def test_no_signal_at_the_very_end_changes_the_status(number: Signals) -> None:
+    """Once the inbox is closed none ends the process, though the interpreter gave up its handlers and a thread is left.
+
+    An object of the main module is deleted after that; the thread is one that a signal may be delivered to.
+    """
+    program = f"""
+import os, threading, time
+from runtime.signals import hold_signals
+class Late:
+    def __del__(self, kill=os.kill, process=os.getpid(), write=os.write):
+        kill(process, {int(number)})
+        write(1, b"sent")
+late = Late()
+inbox = hold_signals()
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+inbox.close()
+raise SystemExit(7)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=_ROOT, stdout=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stdout) == (7, b"sent")
+
+
 def test_sigpipe_has_no_effect(log: Path) -> None:
     """A peer that went away is an error of one write, never the end of the process."""
     with running(log, "orderly") as run:

@@ -35,7 +35,9 @@ class _Gate(Generic[T]):
     """Elect one caller, a task of any loop or a thread, to run the initialiser, and keep the others until it ends."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # held for a few bytecodes, never while the initialiser runs
+        # Held for a few bytecodes, never while the initialiser runs. Reentrant: the collector, which comes at any
+        # moment, may close a lost runner, or a lost waiter, while its thread holds it.
+        self._lock = threading.RLock()
         self._waiters: list[Future[None]] = []
         self._runner: int | None = None  # its id: a reference would keep a task alive whose event loop has died
         self._state: OnceState = "new"

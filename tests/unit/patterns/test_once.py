@@ -2,6 +2,8 @@
 
 import asyncio
 import traceback
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
@@ -91,6 +93,29 @@ def test_cancelled_waiter_just_leaves() -> None:
         await wait_idle()
         assert once.statistics() == OnceStatistics(state="running", waiting=1, attempts=1)
         assert await first == await third == 7
+
+    bubble(main)
+
+
+@pytest.mark.parametrize("lost", ["runner", "waiter"])
+def test_lost_caller_leaves_though_the_thread_that_collects_it_holds_the_lock(lost: str) -> None:
+    """The collector may close a coroutine in the middle of anything: it does not wait for its own thread."""
+
+    async def main() -> None:
+        once = OnceValue(asyncio.get_running_loop().create_future)
+
+        async def begin(caller: Coroutine[Any, Any, object]) -> None:
+            caller.send(None)
+
+        runner, waiter = once.get(), once.get()
+        await asyncio.create_task(begin(runner))
+        await asyncio.create_task(begin(waiter))
+        assert once.statistics() == OnceStatistics("running", waiting=1, attempts=1)
+        with once._gate._lock:
+            (runner if lost == "runner" else waiter).close()
+        assert once.statistics() == OnceStatistics("new" if lost == "runner" else "running", waiting=0, attempts=1)
+        runner.close()
+        waiter.close()
 
     bubble(main)
 

@@ -88,7 +88,8 @@ class KafkaProducer:
 
         Raises:
             DeliveryUnknown: no answer came in time, or the broker failed it: it may or may not be stored.
-            DependencyUnavailable: the queue stayed full, or the producer is closed: it was not sent.
+            DependencyUnavailable: the queue stayed full, the producer is closed, or its password's file cannot be read:
+                it was not sent.
             RecordRefusedError: the record itself is at fault, such as its size; sending it again will not help.
         """
         (outcome,) = await self.publish_many([Record(topic, key, value, headers)])
@@ -121,7 +122,7 @@ class KafkaProducer:
         """Return when a broker answers, for readiness.
 
         Raises:
-            DependencyUnavailable: none did within ``check_timeout_seconds``.
+            DependencyUnavailable: none did within ``check_timeout_seconds``, or none can be asked: no password.
         """
         producer = self._current().producer
         try:
@@ -160,7 +161,7 @@ class KafkaProducer:
                     self._current().produce(batch, index, record, size)
                 except BufferError:  # librdkafka still holds records whose answers we have given up on
                     pass
-                except (KafkaException, ValueError, TypeError, OSError) as error:
+                except (DependencyUnavailable, KafkaException, ValueError, TypeError) as error:
                     batch.refuse(index, _as_refusal(error))
                     return
                 else:
@@ -199,7 +200,12 @@ class KafkaProducer:
             _resolve(waiter)
 
     def _current(self) -> Poller:
-        """Return the poller in use; a new one at first, and after a fatal error."""
+        """Return the poller in use; a new one at first, and after a fatal error.
+
+        Raises:
+            DependencyUnavailable: the producer is closed, or the password's file cannot be read now, which is no
+                record's fault.
+        """
         if self._is_closed:
             raise DependencyUnavailable(DEPENDENCY, "the producer is closed")
         if self._poller is not None and self._poller.is_fatal:
@@ -208,7 +214,11 @@ class KafkaProducer:
             self._poller = None
             self._renewed += 1
         if self._poller is None:
-            config = _producer_config(self._settings, self._name)
+            try:
+                config = _producer_config(self._settings, self._name)
+            except (OSError, ValueError) as error:
+                detail = f"the password's file cannot be read: {type(error).__name__}"
+                raise DependencyUnavailable(DEPENDENCY, detail) from error
             self._poller = Poller(self._settings, config, self._build, self._loop, self._free)
         return self._poller
 
@@ -247,13 +257,13 @@ def _build(config: ClientConfig) -> Producer:
 
 
 def _as_refusal(error: Exception) -> Exception:
+    if isinstance(error, DependencyUnavailable):
+        return error
     if isinstance(error, KafkaException):
         kafka_error = error.args[0]
         if kafka_error.code() in _REFUSALS:
             return RecordRefusedError(_describe(error))
         return DependencyUnavailable(DEPENDENCY, f"{_describe(error)}; the record was not sent")
-    if isinstance(error, OSError):
-        return DependencyUnavailable(DEPENDENCY, f"{error.strerror}; the record was not sent")
     return RecordRefusedError(f"{type(error).__name__}: {error}")
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -106,6 +107,26 @@ async def test_a_client_that_lost_its_identity_is_replaced_and_the_next_record_g
         assert clients.built[0].stored == []
         assert producer.statistics().renewed == 1
         await eventually(lambda: producer.statistics().under_way_records == 0)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff"], ids=["missing", "empty", "not UTF-8"])
+async def test_a_password_file_that_is_being_written_refuses_no_record(tmp_path: Path, content: bytes | None) -> None:
+    """Nothing was sent and it is no record's fault; with the password in place the same record goes through."""
+    clients = Clients()
+    file = tmp_path / "password"
+    file.write_text("secret\n")
+    sasl = {"sasl_mechanism": "PLAIN", "sasl_username": "me", "sasl_password_file": file}
+    async with producer_of(clients, security_protocol="SASL_PLAINTEXT", **sasl) as producer:
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content)
+        (outcome,) = await producer.publish_many([RECORD])
+        assert isinstance(outcome, DependencyUnavailable)
+        with pytest.raises(DependencyUnavailable, match="password's file cannot be read"):
+            await producer.check()
+        file.write_text("new\n")
+        assert await producer.publish(*RECORD) == Delivery("t", 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -28,13 +28,13 @@ class ConsumerSettings(Section):
     group_protocol: Literal["classic", "consumer"] = "classic"
     group_instance_id: str | None = Field(default=None, min_length=1, max_length=200)
     assignor: Literal["cooperative-sticky", "range", "roundrobin"] = "cooperative-sticky"
-    session_timeout_seconds: Seconds = 45.0
+    session_timeout_seconds: float = Field(default=45.0, ge=0.001, le=3_600.0)
     max_poll_interval_seconds: Seconds = 300.0
     poll_timeout_seconds: float = Field(default=0.1, ge=0.001, le=5.0)
     chunk_records: int = Field(default=1_000, ge=1, le=100_000)
     queue_batches: int = Field(default=16, ge=1, le=10_000)
     queue_bytes: int = Field(default=16 * 1024 * 1024, ge=65_536, le=2_147_483_647)
-    fetch_queue_bytes: int = Field(default=16 * 1024 * 1024, ge=1_048_576, le=2_147_483_647)
+    fetch_queue_bytes: int = Field(default=16 * 1024 * 1024, ge=1_048_576, le=2_147_483_135)
     revoke_wait_seconds: Seconds = 5.0
     commit_interval_seconds: Seconds = 1.0
     close_timeout_seconds: Seconds = 10.0

@@ -235,7 +235,7 @@ class KafkaSettings(Section):
     queue_bytes: int = Field(default=32 * 1024 * 1024, ge=1_048_576, le=2_147_483_647)
     record_bytes: int = Field(default=1_000_000, ge=1_000, le=100_000_000)
     linger_ms: int = Field(default=5, ge=0, le=10_000)
-    delivery_timeout_seconds: Seconds = 10.0
+    delivery_timeout_seconds: float = Field(default=10.0, ge=0.01, le=300.0)
     check_timeout_seconds: Seconds = 2.0
     flush_timeout_seconds: Seconds = 5.0
 

@@ -126,6 +126,8 @@ class RewardStoreSettings(ProcessSettings):
                 "relay.lease_seconds must be greater than kafka.delivery_timeout_seconds and the time of one statement "
                 "together: a lease has to outlive the broker's word and the mark after it"
             )
+        if self.relay.batch_rows > self.kafka.queue_records:
+            yield "relay.batch_rows is greater than kafka.queue_records: a batch would wait for its own answers"
         if self.cancel.lease_seconds <= self.coupon_api.timeout_seconds + statement:
             yield (
                 "cancel.lease_seconds must be greater than coupon_api.timeout_seconds and the time of one statement "

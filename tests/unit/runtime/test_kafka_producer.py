@@ -9,10 +9,11 @@ from unittest.mock import patch
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
+from pydantic import ValidationError
 
 from runtime.errors import DeliveryUnknown, DependencyUnavailable, RecordRefusedError
 from runtime.kafka_client import ClientConfig
-from runtime.kafka_producer import Delivery, KafkaProducer, Record
+from runtime.kafka_producer import Delivery, KafkaProducer, Record, _producer_config
 from runtime.settings import KafkaSettings
 from tests.support.eventually import eventually
 from tests.support.fake_producer import FakeProducer
@@ -214,3 +215,30 @@ async def test_no_answer_at_all_is_an_unknown_outcome_in_time() -> None:
     async with producer_of(clients, delivery_timeout_seconds=0.05, linger_ms=1) as producer:
         with pytest.raises(DeliveryUnknown, match="no answer in time"):
             await producer.publish(*RECORD)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"delivery_timeout_seconds": 0.01, "queue_records": 1, "queue_bytes": 1_048_576, "record_bytes": 1_000},
+        {
+            "delivery_timeout_seconds": 300,
+            "queue_records": 10_000_000,
+            "queue_bytes": 2_147_483_647,
+            "linger_ms": 10_000,
+        },
+    ],
+    ids=["as given", "least", "most"],
+)
+def test_real_client_takes_the_settings(fields: dict[str, float]) -> None:
+    """Every number that can be set is one that the client can be built with."""
+    settings = KafkaSettings.model_validate({"bootstrap": "127.0.0.1:1", **fields})
+    Producer({**_producer_config(settings, "x"), "log_level": 0}).purge()
+
+
+@pytest.mark.parametrize("seconds", [0.001, 300.1])
+def test_what_the_client_would_refuse_is_refused_with_the_settings(seconds: float) -> None:
+    """A time out of its range is told at the start, and not by a client that can never be built."""
+    with pytest.raises(ValidationError, match="delivery_timeout_seconds"):
+        KafkaSettings(bootstrap="x:1", delivery_timeout_seconds=seconds, linger_ms=0)

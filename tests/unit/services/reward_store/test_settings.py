@@ -58,6 +58,7 @@ def test_nothing_at_all_names_every_missing_variable(monkeypatch: pytest.MonkeyP
     [
         ({"RELAY__BATCH_ROW": "5"}, "did you mean REWARD_STORE_RELAY__BATCH_ROWS?"),
         ({"RELAY__BATCH_ROWS": "0"}, "RELAY__BATCH_ROWS"),
+        ({"KAFKA__QUEUE_RECORDS": "499"}, "relay.batch_rows is greater than kafka.queue_records"),
         ({"RELAY__TOPIC": "no spaces"}, "RELAY__TOPIC"),
         ({"RELAY__LEASE_SECONDS": "10"}, "a lease has to outlive the broker's word"),
         ({"RELAY__BACKOFF_FIRST_SECONDS": "60"}, "backoff_first_seconds is greater than backoff_most_seconds"),

@@ -7,6 +7,7 @@ this turn of the loop when nothing else is at work and after at most 5 ms otherw
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
@@ -57,10 +58,18 @@ class AccessLog:
         self._heads: dict[tuple[str, str], str] = {}
 
     def write(self, entry: AccessEntry, *, is_last: bool) -> None:
-        """Write one line; `is_last` says that nothing else is at work, so that nothing would be joined to it soon."""
-        output = logs.json_output() if self._write_line is None else None
+        """Write one line, if the log's level lets it: info, or a warning for a status from 500 on.
+
+        `is_last` says that nothing else is at work, so that nothing would be joined to it soon.
+        """
+        if self._write_line is not None:
+            self._write_line(_fields(entry))
+            return
+        if (logging.INFO if entry.status < 500 else logging.WARNING) < logs.least_level():
+            return
+        output = logs.json_output()
         if output is None:
-            (self._write_line or logs.write_line)(_fields(entry))
+            logs.write_line(_fields(entry))
             return
         _, service, instance = output
         self._lines.append(self._render(entry, service, instance))

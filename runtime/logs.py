@@ -56,10 +56,11 @@ class Logger(Protocol):
 class _Output:
     """Render and write lines for one process."""
 
-    def __init__(self, sink: LogSink, *, service: str, instance: str, is_json: bool) -> None:
+    def __init__(self, sink: LogSink, settings: ProcessSettings, *, is_json: bool) -> None:
         self.sink = sink
-        self.service = service
-        self.instance = instance
+        self.service = settings.service
+        self.instance = settings.instance
+        self.level = _LEVELS[settings.log_level]
         self.is_json = is_json
         self._console = structlog.dev.ConsoleRenderer(colors=not is_json, repr_native_str=True, sort_keys=False)
 
@@ -99,8 +100,8 @@ def configure_logs(settings: ProcessSettings, *, file_descriptor: int = 2) -> Lo
     close_logs()
     is_json = settings.log_format == "json" or (settings.log_format == "auto" and not os.isatty(file_descriptor))
     sink = LogSink(file_descriptor)
-    _state.output = _Output(sink, service=settings.service, instance=settings.instance, is_json=is_json)
-    level = _LEVELS[settings.log_level]
+    _state.output = _Output(sink, settings, is_json=is_json)
+    level = _state.output.level
     structlog.configure(
         processors=[_finish],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -146,6 +147,11 @@ def json_output() -> tuple[LogSink, str, str] | None:
     """Return sink, service and instance for whoever renders JSON lines itself; None on a terminal or before a start."""
     output = _state.output
     return (output.sink, output.service, output.instance) if output is not None and output.is_json else None
+
+
+def least_level() -> int:
+    """Return the number of the level below which nothing is written, for whoever writes without structlog's chain."""
+    return _state.output.level if _state.output is not None else logging.INFO
 
 
 def log_statistics() -> LogSinkStatistics | None:

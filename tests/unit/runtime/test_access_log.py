@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -43,6 +44,33 @@ async def test_line_has_the_shape_of_the_general_log(tmp_path: Path) -> None:
     }  # fmt: skip
     assert (second["level"], second["spans"]) == ("warning", {"a": 1})
     assert second["code"] == "ABCD…"
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize(
+    ("log_level", "statuses"), [("DEBUG", [200, 503]), ("INFO", [200, 503]), ("WARNING", [503]), ("ERROR", [])]
+)
+async def test_level_holds_for_access_lines(
+    tmp_path: Path,
+    log_format: Literal["json", "console"],
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+    statuses: list[int],
+) -> None:
+    """Below the level of the setting there is no line; what a server's fault answered is a warning."""
+    file = os.open(tmp_path / "log", os.O_CREAT | os.O_WRONLY)
+    try:
+        settings = ProcessSettings(log_format=log_format, log_level=log_level)
+        logs.configure_logs(settings, file_descriptor=file)
+        access = AccessLog()
+        access.write(_entry(200), is_last=True)
+        access.write(_entry(503), is_last=True)
+        await asyncio.sleep(0)
+    finally:
+        await asyncio.to_thread(logs.close_logs)
+        os.close(file)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) == len(statuses)
+    assert all(str(status) in line for status, line in zip(statuses, lines, strict=True))
 
 
 async def test_lines_are_joined_while_others_are_at_work(monkeypatch: pytest.MonkeyPatch) -> None:

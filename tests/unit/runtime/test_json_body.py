@@ -95,9 +95,9 @@ async def test_wrong_field_is_named_with_its_rule_and_never_its_value(body: obje
     assert b"secret" not in problem.body()
 
 
-async def test_thousands_of_unknown_fields_are_one_line_of_the_answer() -> None:
+async def test_many_unknown_fields_are_one_line_of_the_answer() -> None:
     """The answer to a small body is small, whatever the body makes wrong how often."""
-    problem = await _problem({**GOOD, **{str(number): 1 for number in range(5_000)}})
+    problem = await _problem({**GOOD, **{str(number): 1 for number in range(100 - len(GOOD))}})
     assert problem.errors == (FieldError("body.?", "extra_forbidden"),)
 
 
@@ -119,6 +119,8 @@ async def test_thousands_of_unknown_fields_are_one_line_of_the_answer() -> None:
         pytest.param(b'{"a": "\\ud800"}', id="lone surrogate"),
         pytest.param(b'{"a": "\xff"}', id="not UTF-8"),
         pytest.param(b"[" * 17 + b"]" * 17, id="too deep"),
+        pytest.param(json.dumps({**GOOD, **dict.fromkeys(map(str, range(100)))}).encode(), id="too many members"),
+        pytest.param(json.dumps([dict.fromkeys(map(str, range(101)))]).encode(), id="too many members inside"),
         pytest.param(b"[" * 60_000, id="far too deep"),
         pytest.param(b"1" * 5000, id="number of 5000 digits"),
         pytest.param(b'{"a": \x01}', id="control character"),

@@ -141,7 +141,8 @@ class EventHandler:
             return work
         except TimeoutError:
             # The work may be done all the same: then the next try finds its partitions moved on.
-            self._note_failure(DependencyUnavailable("postgres", "no answer in time"))
+            asked = "kafka or postgres" if isinstance(work, Assigned) else "postgres"
+            self._note_failure(DependencyUnavailable(asked, "no answer in time"))
             return work
         self._failure = None
         self._backoff.reset()

@@ -1,5 +1,6 @@
 """The consumer's tables and its brokers' answers in memory, with failures that a test asks for."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 
 from runtime.errors import DependencyUnavailable
@@ -74,7 +75,7 @@ class FakeCouponStore:
 
 
 class FakeTopic:
-    """A topic's id, partitions, beginnings and ends; `is_silent` makes the brokers not answer."""
+    """A topic's id, partitions, beginnings and ends; `is_silent`, `silent_seconds`: no answer, or a late one."""
 
     def __init__(self, topic_id: str = "id-1", *, first: int = 0, end: int = 100) -> None:
         self.topic_id = topic_id
@@ -82,11 +83,13 @@ class FakeTopic:
         self.first = first
         self.end = end
         self.is_silent = False
+        self.silent_seconds = 0.0
 
     async def describe(self) -> TopicDescription:
         """Return id and partitions."""
         if self.is_silent:
             raise DependencyUnavailable("kafka", "silent")
+        await asyncio.sleep(self.silent_seconds)
         return TopicDescription(self.topic_id, self.partitions)
 
     async def earliest(self, partitions: Iterable[int]) -> dict[int, int]:

@@ -194,6 +194,24 @@ def test_try_that_gets_no_answer_is_given_up_and_repeated() -> None:
     assert 10 <= bubble(scenario) <= 14
 
 
+def test_placing_that_gets_no_answer_blames_whoever_may_be_to_blame() -> None:
+    """Placing asks the brokers and the database: the name of one alone would send the operator to the wrong one."""
+
+    async def scenario() -> None:
+        member = Member()
+        member.topic.silent_seconds = 30
+        placing = asyncio.create_task(member.place(0))
+        await asyncio.sleep(11)
+        with pytest.raises(DependencyUnavailable, match="kafka or postgres: no answer in time"):
+            await member.handler.check()
+        member.topic.silent_seconds = 0
+        await placing
+        assert member.orders() == {0: 0}
+        await member.handler.check()
+
+    bubble(scenario)
+
+
 def test_placing_is_tried_again_too() -> None:
     """A partition that comes while the database is away is placed when it is back."""
 

@@ -2,8 +2,9 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -12,6 +13,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from runtime.errors import SettingsError
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+_SERVICE_LINK: Final = re.compile(
+    r"SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
+)
 
 
 class EnvironmentSource(PydanticBaseSettingsSource):
@@ -31,12 +36,16 @@ class EnvironmentSource(PydanticBaseSettingsSource):
 
 
 def nested(environment: Mapping[str, str], prefix: str) -> dict[str, Any]:
-    """Return the variables under a prefix as a tree, ``A__B`` becoming ``{"a": {"b": ...}}``; none without a prefix."""
+    """Return the variables under a prefix as a tree, ``A__B`` becoming ``{"a": {"b": ...}}``; none without a prefix.
+
+    What Kubernetes puts there for a Service of our name (host, port and addresses of each port) is left out.
+    """
     tree: dict[str, Any] = {}
     if not prefix:
         return tree
+    has_links = {f"{prefix}SERVICE_HOST", f"{prefix}SERVICE_PORT"} <= environment.keys()
     for name, value in sorted(environment.items()):
-        if not name.upper().startswith(prefix):
+        if not name.upper().startswith(prefix) or (has_links and _SERVICE_LINK.fullmatch(name, len(prefix))):
             continue
         readable = name.encode("utf-8", "backslashreplace").decode()  # so that a name of other bytes is told like any
         *sections, field = readable[len(prefix) :].lower().split("__")

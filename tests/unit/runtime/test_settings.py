@@ -155,6 +155,26 @@ def test_two_spellings_of_one_variable_are_refused(monkeypatch: pytest.MonkeyPat
     assert message.count("twice") == 1
 
 
+LINKS = {
+    "EXAMPLE_SERVICE_HOST": "10.0.0.7",
+    "EXAMPLE_SERVICE_PORT": "80",
+    "EXAMPLE_SERVICE_PORT_HTTP": "80",
+    "EXAMPLE_PORT": "tcp://10.0.0.7:80",
+    "EXAMPLE_PORT_80_TCP": "tcp://10.0.0.7:80",
+    "EXAMPLE_PORT_80_TCP_PROTO": "tcp",
+    "EXAMPLE_PORT_80_TCP_PORT": "80",
+    "EXAMPLE_PORT_80_TCP_ADDR": "10.0.0.7",
+}
+
+
+def test_what_kubernetes_says_of_a_service_of_our_name_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod gets these variables for each Service; without the two that every Service has they are mistakes of ours."""
+    assert load(monkeypatch, **LINKS).http.port == 8080
+    assert "EXAMPLE_PORT_80: no such" in problems(monkeypatch, **LINKS, EXAMPLE_PORT_80="1")
+    message = problems(monkeypatch, **{**LINKS, "EXAMPLE_SERVICE_HOST": "", "EXAMPLE_PORT_80": ""})
+    assert "EXAMPLE_PORT: no such setting" in message
+
+
 def test_variables_of_others_are_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that only resembles the prefix is ignored."""
     load(monkeypatch, EXAMPLES_GRACE_SECOND="1", PG_EXAMPLE_X="1")

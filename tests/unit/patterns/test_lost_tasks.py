@@ -72,3 +72,19 @@ def test_task_lost_with_its_loop_leaves_its_places_by_and_by(wait: Wait) -> None
     with matching:
         coroutine.close()
     spin_until(is_left)
+
+
+def test_context_that_ends_before_a_lost_run_has_left_interrupts_nobody() -> None:
+    """What awaited the run goes on uncancelled, though its place could not yet be taken back."""
+
+    async def main() -> None:
+        ctx = background().with_cancel()
+        running = ctx.run(Channel[int]().receive())
+        running.send(None)
+        with matching:
+            running.close()
+        ctx.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    bubble(main)

@@ -70,7 +70,7 @@ class LoopWatchdog:
             except RuntimeError:  # the loop is closed
                 return
             is_told = False
-            while not self._answered.wait(_PERIOD_SECONDS):
+            while not self._stopped.is_set() and not self._answered.wait(_PERIOD_SECONDS):
                 self._note(time.monotonic() - asked_at)
                 if self._lag >= self._blocked_seconds and not is_told:
                     is_told = True

@@ -46,6 +46,26 @@ def test_a_blocked_loop_is_seen_while_it_is_blocked_with_its_stack() -> None:
     assert "released.wait" in lines[0]["stack"]
 
 
+def test_a_stop_in_the_middle_of_a_question_ends_the_watch() -> None:
+    """The loop, which has stopped turning by then, is neither waited for nor called blocked."""
+    loop = asyncio.new_event_loop()
+    watchdog = LoopWatchdog(loop)
+
+    class Answered(threading.Event):
+        """Have the stop come just before the question."""
+
+        def clear(self) -> None:
+            watchdog.stop()
+            super().clear()
+
+    watchdog._answered = Answered()
+    watchdog.start()
+    watchdog._thread.join(5)
+    assert not watchdog._thread.is_alive()
+    assert watchdog.statistics().blocked == 0
+    loop.close()
+
+
 def test_the_hard_stop_fires_at_the_earliest_moment_and_says_what_is_left() -> None:
     """Armed twice it keeps the earlier moment, and ends with status 1."""
     ended: list[int] = []

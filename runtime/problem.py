@@ -6,6 +6,7 @@ in the table is "internal": its detail goes to the log with the request id, and 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
+
+from runtime.errors import DependencyUnavailable
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 CODE_PATTERN: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -130,14 +133,14 @@ class ProblemTable:
 
     Args:
         domain_errors: class to (status, code). A 503 also says Retry-After.
-        retry_after_seconds: what a 503 says.
+        retry_after_seconds: what a 503 says, unless the error asks for more.
 
     Raises:
         ValueError: a status or code of the table is not one (found when the table is built, not at the first error).
     """
 
     def __init__(self, domain_errors: DomainErrors, retry_after_seconds: int = 1) -> None:
-        self._retry_after = {"retry-after": str(retry_after_seconds)}
+        self._retry_after_seconds = retry_after_seconds
         self._table = dict(domain_errors)
         for status, code in self._table.values():
             Problem(status, code)
@@ -150,8 +153,12 @@ class ProblemTable:
             known = self._table.get(ancestor)
             if known is not None:
                 status, code = known
-                return Problem(status, code, headers=self._retry_after if status == 503 else None)
+                return Problem(status, code, headers=self._retry_after(error) if status == 503 else None)
         return None
+
+    def _retry_after(self, error: Exception) -> dict[str, str]:
+        asked = error.retry_after_seconds if isinstance(error, DependencyUnavailable) else 0
+        return {"retry-after": str(max(self._retry_after_seconds, math.ceil(asked)))}
 
 
 PROBLEM_SCHEMA: Final[dict[str, Any]] = {

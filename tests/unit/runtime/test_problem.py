@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from runtime.errors import DependencyUnavailable
 from runtime.problem import FieldError, Problem, ProblemTable, overloaded, title_of, unprocessable
 
 
@@ -56,6 +57,15 @@ def test_table_finds_the_nearest_ancestor() -> None:
     assert table.find(RuntimeError()) is None
     problem = unprocessable([FieldError("query", "unknown parameter")])
     assert table.find(problem) is problem
+
+
+@pytest.mark.parametrize(("asked", "told"), [(1.0, "7"), (7.2, "8"), (60.0, "60")])
+def test_client_is_told_to_wait_as_long_as_the_dependency_needs(asked: float, told: str) -> None:
+    """The setting is the least; an error that asks for more gets whole seconds."""
+    table = ProblemTable({DependencyUnavailable: (503, "away")}, retry_after_seconds=7)
+    away = table.find(DependencyUnavailable("postgres", "down", retry_after_seconds=asked))
+    assert away is not None
+    assert away.headers == {"retry-after": told}
 
 
 def test_table_with_a_bad_code_is_refused_when_it_is_built() -> None:

@@ -143,7 +143,7 @@ class Canceller:
         while not ctx.is_done:
             try:
                 await self._measure()
-                await self.finish_abandoned()
+                await self.finish_abandoned(ctx)
             except DependencyUnavailable as error:
                 pause = backoff.fail()
                 _log.warning("Finishing cancellations failed", error=str(error), retry_seconds=round(pause, 3))
@@ -159,23 +159,31 @@ class Canceller:
             self._metrics.unknown()
             raise
 
-    async def finish_abandoned(self) -> int:
+    async def finish_abandoned(self, ctx: Context) -> int:
         """Take over one batch, finish what can be finished, and return how many were taken.
 
-        One that is rejected waits for its own next turn and slows no other down.
+        Only those are claimed that are begun at once: the lease of one that had to wait could end before its turn, and
+        another replica would take it over too. The end of the context lets no further claim begin. One that is rejected
+        waits for its own next turn and slows no other down.
 
         Raises:
             DependencyUnavailable: the first reason why one could not be finished; the others were tried all the same.
         """
-        taken = await self._store.claim_cancellations(self._settings.batch_rows, self._lease)
-        self._metrics.taken_over.inc(len(taken))
         failures: list[DependencyUnavailable] = []
-        async with ErrorGroup(limit=self._settings.concurrency) as group:
-            for redemption in taken:
-                await group.go(self._finish_one, redemption, failures)
+        taken = 0
+        while taken < self._settings.batch_rows and not ctx.is_done:
+            limit = min(self._settings.concurrency, self._settings.batch_rows - taken)
+            claimed = await self._store.claim_cancellations(limit, self._lease)
+            self._metrics.taken_over.inc(len(claimed))
+            taken += len(claimed)
+            async with ErrorGroup() as group:
+                for redemption in claimed:
+                    await group.go(self._finish_one, redemption, failures)
+            if len(claimed) < limit:
+                break
         if failures:
             raise failures[0]
-        return len(taken)
+        return taken
 
     async def _finish_one(self, redemption: Redemption, failures: list[DependencyUnavailable]) -> None:
         with bind(TraceContext.new()):

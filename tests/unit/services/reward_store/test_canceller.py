@@ -200,6 +200,55 @@ def test_coupon_api_away_is_asked_again_until_it_answers() -> None:
     bubble(scene)
 
 
+class FarCoupons(FakeCoupons):
+    """A coupon_api that takes almost as long as it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    async def cancel(self, coupon: Coupon) -> None:
+        """Cancel after a while."""
+        self.asked.append(coupon.code)
+        await asyncio.sleep(2.9)
+        await super().cancel(coupon)
+
+
+def test_two_finishers_before_a_slow_coupon_api_share_the_work_and_double_none() -> None:
+    """A batch may take longer than a lease: what waits for its turn is nobody's yet, so each coupon is asked for once."""
+
+    async def scene() -> None:
+        scene, coupons = Scene(), FarCoupons()
+        for number in range(10):
+            await scene.store.begin_cancel(await scene.redeem(number), "m-1", timedelta(0))
+        settings = CancelSettings(lease_seconds=15, interval_seconds=5, batch_rows=10, concurrency=1)
+        replicas = [Canceller(scene.store, coupons, settings, CancelMetrics(CollectorRegistry())) for _ in range(2)]
+        await asyncio.sleep(1)
+        with background().with_timeout(60) as ctx:
+            await asyncio.gather(*(replica.run(ctx) for replica in replicas))
+        assert scene.state()[2] == ["cancelled"] * 10
+        assert len(coupons.asked) == len(set(coupons.asked)) == 10
+
+    bubble(scene)
+
+
+def test_a_stop_waits_for_the_cancellations_in_hand_and_for_no_more_of_the_batch() -> None:
+    """The rest is left unclaimed, for another replica to take at once."""
+
+    async def scene() -> None:
+        scene, coupons = Scene(), FarCoupons()
+        for number in range(10):
+            await scene.store.begin_cancel(await scene.redeem(number), "m-1", timedelta(0))
+        await asyncio.sleep(1)
+        canceller = Canceller(scene.store, coupons, SETTINGS, CancelMetrics(CollectorRegistry()))
+        with background().with_timeout(1) as ctx:
+            await canceller.run(ctx)
+        assert sorted(scene.state()[2]) == ["cancelled"] * 2 + ["cancelling"] * 8
+        assert len(await scene.store.claim_cancellations(10, timedelta(seconds=15))) == 8
+
+    bubble(scene)
+
+
 def test_one_that_cannot_be_finished_holds_up_no_other() -> None:
     """Of a batch, those that can be finished are, and the failure is told afterwards."""
 
@@ -214,7 +263,7 @@ def test_one_that_cannot_be_finished_holds_up_no_other() -> None:
         scene.coupons.is_away = False
         await asyncio.sleep(SETTINGS.lease_seconds + 1)
         with pytest.raises(DependencyUnavailable):
-            await scene.canceller.finish_abandoned()
+            await scene.canceller.finish_abandoned(background())
         statuses = {key: redemption.status.value for key, redemption in scene.store.redemptions.items()}
         assert statuses == {stuck: "cancelling", free: "cancelled"}
 

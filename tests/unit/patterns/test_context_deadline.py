@@ -1,6 +1,7 @@
 """Context: deadlines and their timers."""
 
 import asyncio
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -107,3 +108,12 @@ def test_parent_that_ends_while_a_child_is_born_takes_the_timer_along() -> None:
         assert not [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]  # asyncio's own heap
 
     bubble(main)
+
+
+def test_deadline_that_is_no_number_is_refused() -> None:
+    """NaN would stay at the head of all timers; the parent of what was refused keeps nothing."""
+    with background().with_cancel() as ctx:
+        for derive in (ctx.with_timeout, ctx.with_deadline):
+            with pytest.raises(ValueError, match="nan"):
+                derive(math.nan)
+        assert ctx.statistics().children == 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import random
 import threading
 import time
@@ -336,3 +337,9 @@ def test_thread_timers_fire_in_order_of_time() -> None:
     last.stop()
     assert fired == [1, 2]
     spin_until(no_timer_thread)
+
+
+def test_after_a_time_that_is_no_number_is_refused() -> None:
+    """NaN would stay at the head of all timers."""
+    with pytest.raises(ValueError, match="nan"):
+        after(math.nan)

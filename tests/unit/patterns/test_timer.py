@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from patterns import after, background
+from patterns import background
 from patterns._core import Core
 from patterns._timer import THREAD_CLOCK, Clock, Timer
 from patterns.ticker import _Bell
@@ -129,13 +129,3 @@ def test_bell_that_is_due_at_once_rings() -> None:
     core: Core[float] = Core(1)
     _Bell(core, HastyClock(), 7)
     assert list(core.buffer) == [7]
-
-
-def test_time_that_is_no_number_is_refused() -> None:
-    """NaN is no deadline: it would stay at the head of all timers; what refused it keeps nothing."""
-    with background().with_cancel() as ctx:
-        for derive in (ctx.with_timeout, ctx.with_deadline, after):
-            with pytest.raises(ValueError, match="nan"):
-                derive(float("nan"))
-        assert ctx.statistics().children == 0
-    assert no_timer_thread()

@@ -135,6 +135,7 @@ OF_THE_ROLE: Final[Mapping[str, Sequence[str]]] = {
         "select * from idempotency_keys",
         "insert into idempotency_keys values ('s', 'r', 'k', '', 200, '')",
         "delete from idempotency_keys",
+        "delete from consumer_offsets",
         "update dead_letters set payload = ''",
         "update dead_letters set error_class = 'mine'",
         "update dead_letters set failed_at = now()",

@@ -93,7 +93,7 @@ GRANTS: Final = (
          updated_at)
     on coupons to coupon_consumer
     """,
-    "grant select, insert, update, delete on consumer_offsets to coupon_consumer",
+    "grant select, insert, update on consumer_offsets to coupon_consumer",
     "grant select, insert, update (replayed_at), delete on dead_letters to coupon_consumer",
 )
 

@@ -224,11 +224,12 @@ async def test_topic_under_another_id_is_noticed(store: CouponStore) -> None:
 
 
 async def test_service_role_can_do_no_more_than_it_needs(pool: PostgresPool, store: CouponStore) -> None:
-    """The consumer can neither remove coupons nor spend one, nor change what a dead letter says."""
+    """The consumer can neither remove coupons nor spend one, forget an offset, or change what a dead letter says."""
     await store.save(work([some_event()], poison=[Poison(record(0, 14, b"x"), "NotJsonError", "why")]))
     for forbidden in (
         "delete from coupons",
         "truncate coupons",
+        "delete from consumer_offsets",
         "update coupons set redeemed_at = now()",
         "update dead_letters set payload = null",
         "create table mine ()",

@@ -215,7 +215,7 @@ class FarCoupons(FakeCoupons):
 
 
 def test_two_finishers_before_a_slow_coupon_api_share_the_work_and_double_none() -> None:
-    """A batch may take longer than a lease: what waits for its turn is nobody's yet, so each coupon is asked for once."""
+    """A batch may take longer than a lease: what waits for its turn is nobody's yet, so nobody is asked about twice."""
 
     async def scene() -> None:
         scene, coupons = Scene(), FarCoupons()

@@ -12,7 +12,7 @@ def is_lost(body: asyncio.Task[Any] | None, error: BaseException | None) -> bool
     Whatever holds its task is lost with it. Not lost is an asynchronous generator that its own task closes: it sees
     ``GeneratorExit`` as well, but may wait.
     """
-    if body is None or not isinstance(error, GeneratorExit):
+    if not isinstance(error, GeneratorExit):
         return False
     loop = asyncio._get_running_loop()  # noqa: SLF001 - the public one raises where no loop runs
     return loop is None or asyncio.current_task(loop) is not body

@@ -166,11 +166,15 @@ def test_function_given_to_a_cancelled_group_is_not_begun() -> None:
     bubble(main)
 
 
-def test_group_that_has_ended_refuses_functions() -> None:
-    """After wait has returned both ways to start a function raise."""
+@pytest.mark.parametrize("limit", [None, 1])
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_group_that_has_ended_refuses_functions(limit: int | None, is_cancelled: bool) -> None:
+    """After wait has returned both ways to start a function raise, whatever its end was."""
 
     async def main() -> None:
-        group = ErrorGroup()
+        group = ErrorGroup(limit=limit)
+        if is_cancelled:
+            group.cancel()
         await group.wait()
         with pytest.raises(RuntimeError, match="has ended"):
             await group.go(asyncio.sleep, 1)

@@ -32,6 +32,7 @@ async def in_empty_group(ctx: Context) -> None:
     """Be the body of a group in which nothing runs."""
     async with ErrorGroup(ctx):
         await wait_in_vain()
+    await wait_in_vain()
 
 
 async def in_group(ctx: Context) -> None:
@@ -60,6 +61,7 @@ async def in_idle_pool(_: Context) -> None:
 
     async with WorkerPool(work, 2):
         await wait_in_vain()
+    await wait_in_vain()
 
 
 async def at_wait_group(_: Context) -> None:
@@ -181,5 +183,24 @@ def test_generator_that_is_closed_ends_what_it_has_begun(
                 break
         assert ended == ["clean"]
         assert asyncio.get_running_loop().time() == 6
+
+    bubble(main)
+
+
+def test_pool_that_another_task_leaves_normally_is_not_lost() -> None:
+    """It lets its jobs end, as for the task that entered it."""
+
+    async def main() -> None:
+        ended: list[int] = []
+
+        async def work(seconds: int) -> None:
+            await asyncio.sleep(seconds)
+            ended.append(seconds)
+
+        pool = WorkerPool(work, 2)
+        await asyncio.create_task(pool.__aenter__())
+        await pool.submit(5)
+        await pool.__aexit__(None, None, None)
+        assert ended == [5]
 
     bubble(main)

@@ -82,6 +82,25 @@ def test_stopped_timers_do_not_pile_up_behind_a_live_one() -> None:
     assert THREAD_CLOCK._stopped == 0
 
 
+def test_timer_is_never_early_and_cannot_be_stopped_when_it_has_been() -> None:
+    """It is served at its time or later; to stop it then is no mistake, and it does not count among the stopped."""
+    served_at: list[float] = []
+    served = threading.Event()
+    later = THREAD_CLOCK.call_at(THREAD_CLOCK.now() + 3600, lambda: None)
+
+    def serve() -> None:
+        served_at.append(THREAD_CLOCK.now())
+        served.set()
+
+    due_at = THREAD_CLOCK.now() + 0.02
+    timer = THREAD_CLOCK.call_at(due_at, serve)
+    served.wait()
+    assert served_at[0] >= due_at
+    timer.stop()
+    assert THREAD_CLOCK._stopped == 0
+    later.stop()
+
+
 def test_function_of_a_timer_is_not_kept_after_its_call() -> None:
     """While the thread waits for the next timer, what the last one called can go."""
 

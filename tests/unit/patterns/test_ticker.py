@@ -207,6 +207,27 @@ def test_ticker_that_many_threads_reset_and_stop_ends_with_the_last_stop() -> No
     spin_until(no_timer_thread)
 
 
+def test_ticker_that_could_not_be_reset_may_be_stopped_and_reset_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever resets it in a thread hears that no thread can be started; the ticker is whole."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    spin_until(no_timer_thread)
+    ticker = Ticker(3600)
+    ticker.stop()
+    spin_until(no_timer_thread)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            ticker.reset(0.001)
+        ticker.stop()
+    ticker.reset(0.001)
+    ticker.channel.sync.receive()
+    ticker.stop()
+    spin_until(no_timer_thread)
+
+
 def test_tick_that_was_on_its_way_at_stop_is_not_sent() -> None:
     """A timer that fires just after ``stop`` sends nothing and is not set again."""
 

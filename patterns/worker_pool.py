@@ -166,13 +166,15 @@ class WorkerPool(Generic[J, R]):
             worker.cancel()
 
     async def _work(self) -> None:
-        while not self._is_cut_off:
+        while True:
             await self._places.receive()
             try:
                 job = await self._jobs.receive()
             except EndOfChannel:
                 return
             await self._perform(job)
+            if self._is_cut_off:
+                return
 
     async def _perform(self, job: J) -> None:
         self._running += 1

@@ -79,8 +79,11 @@ def test_job_that_swallows_its_cancel_is_the_last_of_its_worker(is_cancelled: bo
             await asyncio.sleep(100)
         return number
 
+    async def work(number: int) -> int:
+        return await (asyncio.create_task(end_early(number)) if number == 1 else end_early(number))
+
     async def main() -> None:
-        pool = WorkerPool(end_early, 2, capacity=3)
+        pool = WorkerPool(work, 2, capacity=3)
 
         async def own() -> None:
             async with pool:

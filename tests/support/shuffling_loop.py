@@ -29,14 +29,15 @@ class _Shuffling(asyncio.BaseEventLoop):
         self.set_exception_handler(self._note_fault)
 
     def _run_once(self) -> None:
+        # A thread may add to asyncio's queue at any time: take out what is there now, and put it back before the rest.
+        ready = [self._ready.popleft() for _ in range(len(self._ready))]
         order: list[asyncio.Handle] = []
-        for is_step, handles in groupby(self._ready, _is_task_step):
+        for is_step, handles in groupby(ready, _is_task_step):
             neighbours = list(handles)
             if is_step:
                 self.random.shuffle(neighbours)
             order.extend(neighbours)
-        self._ready.clear()
-        self._ready.extend(order)
+        self._ready.extendleft(reversed(order))
         super()._run_once()  # type: ignore[misc]  # asyncio's own step of the loop, not in its stubs
 
     def _note_fault(self, _: asyncio.AbstractEventLoop, fault: dict[str, Any]) -> None:

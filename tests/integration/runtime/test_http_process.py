@@ -38,7 +38,7 @@ async def test_twenty_rolling_restarts_lose_no_request(
     listener: socket.socket, tmp_path: Path, fault_report: FaultReport
 ) -> None:
     """100 busy keep-alive clients on one shared socket see no error in 20 restarts; each old process ends with 0."""
-    settings: dict[str, Any] = {"http__drain_lag_seconds": 0.3, "http__in_flight_max": 200}
+    settings: dict[str, Any] = {"http__in_flight_max": 200}  # and the usual lag: busy clients of a busy machine pause
     slowest = 0.0
     async with AsyncExitStack() as first, BusyClients(listener.getsockname(), 100) as clients:
         stack, old = first, await first.enter_async_context(open_instance(listener, tmp_path, name="0", **settings))

@@ -1,5 +1,6 @@
 """Bodies that no route takes: text that is no strict JSON, and JSON that is no order."""
 
+import json
 from collections.abc import Iterator
 from typing import Final
 
@@ -13,6 +14,7 @@ _RAW: Final = HOSTILE.encode()
 _TEXT: Final = CANARY.encode()
 
 NOT_JSON: Final[dict[str, bytes]] = {
+    "four thousand members": json.dumps({f"{CANARY}{number}"[-8:]: 1 for number in range(4_000)}).encode(),
     "nothing": b"",
     "only space": b" \t\r\n ",
     "plain text": _RAW,
@@ -201,7 +203,7 @@ _EXTRA: Final[dict[str, dict[str, object]]] = {
     "unknown field": {HOSTILE: 1},
     "prototype": {"__proto__": {CANARY: 1}},
     "field in another case": {"Reward_Id": CANARY},
-    "four thousand unknown fields": {f"{CANARY}{number}"[-8:]: 1 for number in range(4_000)},
+    "ninety unknown fields": {f"{CANARY}{number}"[-8:]: 1 for number in range(90)},
 }
 
 ROWS: Final = tuple(_rows())

@@ -117,12 +117,11 @@ METHODS: Final = (
     "DELETE",
     "OPTIONS",
     "TRACE",
-    "CONNECT",
     "PROPFIND",
     "PURGE",
     "SEARCH",
 )
-NO_METHODS: Final = ("BREW", "get", "Get", "GETS", "K4N4RY", "")
+NO_METHODS: Final = ("BREW", "CONNECT", "get", "Get", "GETS", "K4N4RY", "")
 
 
 def _rows() -> Iterator[Row]:

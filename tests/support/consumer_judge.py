@@ -95,7 +95,11 @@ async def recorded_steps(world: World) -> AsyncIterator[list[Step]]:
 
 
 async def stop_and_judge(member: CouponConsumerProcess, *, at_most: float = GRACE_SECONDS) -> tuple[Judgement, float]:
-    """Send SIGTERM, wait for the end, and look at its time (L7) and at how it ended (L8); also return the seconds."""
+    """Send SIGTERM, wait for the end, and look at its time (L7) and at how it ended (L8); also return the seconds.
+
+    A member that has hardly begun is let begin first: before its own handler stands, the signal just kills it.
+    """
+    await member.wait_event("Process started")
     began = time.monotonic()
     member.process.send_signal(signal.SIGTERM)
     status = await member.process.wait(2 * at_most)

@@ -220,6 +220,14 @@ def test_select_that_may_not_wait_hands_over_as_send_nowait_does(options: dict[s
     bubble(main)
 
 
+def test_case_that_no_select_has_seen_has_received_nothing() -> None:
+    """It may be asked all the same."""
+    case = receive(filled(1))
+    assert not case.ok
+    with pytest.raises(EndOfChannel):
+        _ = case.value
+
+
 def test_case_can_be_used_again() -> None:
     """A case made once serves select after select, and holds the latest value."""
 

@@ -67,7 +67,7 @@ links: ## the links of the stack that docker compose runs: API docs, metrics, da
 	@$(PYTHON) -m sandbox.links
 
 token: $(READY) ## a bearer token for the demo or the stack that is running: make token [MEMBER=m-1] [SCOPE=operator]
-	@$(BIN)/python -m sandbox.token --member "$(or $(MEMBER),m-guest)" --scope "$(or $(SCOPE),member)"
+	@$(BIN)/python -m sandbox.token $(if $(MEMBER),--member "$(MEMBER)") $(if $(SCOPE),--scope "$(SCOPE)")
 
 lock: $(READY) ## renew the hashed requirement files from pyproject.toml
 	$(COMPILE) pyproject.toml --output-file requirements/services.txt

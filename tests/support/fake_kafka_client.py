@@ -100,12 +100,13 @@ class FakeKafkaClient:
     def incremental_assign(self, partitions: Iterable[TopicPartition]) -> None:
         """Add partitions, to be read from their offsets."""
         self.positions.update({each.partition: each.offset for each in partitions})
-        self.stopped -= self.positions.keys()
+        self.stopped.difference_update(each.partition for each in partitions)
         self.calls.append(("assign", *sorted(each.partition for each in partitions)))
 
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
         """Take these partitions and no others."""
         self.positions = {each.partition: each.offset for each in partitions}
+        self.stopped.clear()
         self.calls.append(("assign all", *sorted(self.positions)))
 
     def incremental_unassign(self, partitions: Iterable[TopicPartition]) -> None:

@@ -49,6 +49,30 @@ class ExpiryInPastError(LoyaltyError):
     """The coupon would end before it begins."""
 
 
+class CampaignNotFoundError(LoyaltyError):
+    """There is no such campaign, or the caller may not know of it: the two are not told apart."""
+
+
+class StaleCampaignError(LoyaltyError):
+    """The campaign is at another version than the caller has seen."""
+
+
+class CampaignInUseError(LoyaltyError):
+    """The campaign is active or paused, so it cannot be deleted."""
+
+
+class CampaignTransitionError(LoyaltyError):
+    """The campaign's status cannot become the wanted one."""
+
+
+class CampaignDatesFixedError(LoyaltyError):
+    """The campaign has ended, or has begun in public, so this date of it does not change any more."""
+
+
+class CampaignDatesContradictError(LoyaltyError):
+    """The campaign would not end after it starts."""
+
+
 class EventError(LoyaltyError):
     """A record is not an event that can be understood. The class's name is stored with the record: it never changes."""
 

@@ -1,0 +1,9 @@
+"""What can go wrong in the sandbox itself, besides what it does wrong on command."""
+
+
+class AppliedLogError(RuntimeError):
+    """The log of what was applied cannot be used; the message says why."""
+
+
+class ControlError(RuntimeError):
+    """The control interface refused a request; the message is its answer."""

@@ -40,6 +40,7 @@ CALLS_PER_PAGE_MAX: Final = 1_000
 BODY_BYTES_MAX: Final = 65_536
 _LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 _PLACES_MAX = 10**12
+_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 
 class BadRequestError(ValueError):
@@ -72,9 +73,10 @@ class Control:
 
     def serve(self, exchange: Exchange) -> Answer:
         """Return the answer to one request."""
-        refusal = self._refusal(exchange)
-        if refusal is not None:
-            return refusal
+        answer = self._refusal(exchange) or self._answer(exchange)
+        return dataclasses.replace(answer, headers=(*answer.headers, *_HEADERS))
+
+    def _answer(self, exchange: Exchange) -> Answer:
         name, _, number = exchange.path.removeprefix("/control/").partition("/")
         try:
             if number and (exchange.method, name) == ("DELETE", "faults"):

@@ -75,7 +75,7 @@ async function showFaults() {
   const listed = await ask("GET", "faults");
   kinds = listed.kinds;
   if (!$("kind").options.length) {
-    $("kind").append(...kinds.map((one) => element("option", one.kind, { title: one.description })));
+    $("kind").append(...kinds.map((one) => element("option", `${one.kind}: ${one.description}`, { value: one.kind })));
     showParameters();
   }
   $("no-faults").hidden = listed.faults.length > 0;
@@ -156,6 +156,7 @@ async function showObjects() {
 async function refresh() {
   if (!objects.length) await showObjects();
   await Promise.all([showCounts(), showFaults(), showRecords()]);
+  $("main").hidden = false; // until now it would have said what nobody knows
 }
 
 async function act(method, path, body) {

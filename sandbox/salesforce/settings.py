@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.settings import read_secret
@@ -41,7 +41,7 @@ class SalesforceSettings:
     app: ConnectedApp
     host: str = LOOPBACK
     port: int = 0
-    control_secret: str | None = None
+    control_secret: str | None = field(default=None, repr=False)
     token_seconds: float = 7_200.0
     calls_per_second: float | None = None
     records_max: int = 500_000
@@ -78,6 +78,7 @@ def read_arguments(arguments: Sequence[str] | None = None) -> SalesforceSettings
     parser = argparse.ArgumentParser(
         prog="python -m sandbox.salesforce",
         description="A server that behaves like Salesforce's REST interface, and misbehaves on command.",
+        allow_abbrev=False,
     )
     parser.add_argument("--log", type=Path, required=True, help="the append-only log of what was applied")
     parser.add_argument("--client-id-file", type=Path, required=True, help="who may ask for tokens")

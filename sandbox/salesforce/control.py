@@ -39,7 +39,10 @@ RECORDS_PER_PAGE_MAX: Final = 1_000
 CALLS_PER_PAGE_MAX: Final = 1_000
 BODY_BYTES_MAX: Final = 65_536
 _LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
-_PLACES_MAX = 10**12
+_DIGITS_MAX = 13
+_PLACES = range(10**12 + 1)
+_RECORDS_PER_PAGE = (RECORDS_PER_PAGE_MAX, range(1, RECORDS_PER_PAGE_MAX + 1))
+_CALLS_PER_PAGE = (CALLS_PER_PAGE_MAX, range(1, CALLS_PER_PAGE_MAX + 1))
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 
@@ -116,14 +119,14 @@ class Control:
         if "external_id" in query:
             found = self._records.of(kind).get(query["external_id"])
             return as_json(200, {"total": total, "next": None, "records": [] if found is None else [_shown(found)]})
-        after, limit = _place(query), _number(query, "limit", RECORDS_PER_PAGE_MAX, RECORDS_PER_PAGE_MAX)
+        after, limit = _number(query, "after", 0, _PLACES), _number(query, "limit", *_RECORDS_PER_PAGE)
         records = [_shown(record) for record in self._records.page(kind, after, limit)]
         following = after + len(records)
         return as_json(200, {"total": total, "next": following if following < total else None, "records": records})
 
     def _list_applied(self, exchange: Exchange) -> Answer:
         query = _query(exchange, "after", "limit")
-        after, limit = _place(query), _number(query, "limit", CALLS_PER_PAGE_MAX, CALLS_PER_PAGE_MAX)
+        after, limit = _number(query, "after", 0, _PLACES), _number(query, "limit", *_CALLS_PER_PAGE)
         log = self._records.log
         lines = log.page(after, limit)
         following = after + len(lines)
@@ -163,7 +166,7 @@ class Control:
         return as_json(201, {"id": number})
 
     def _switch_off(self, number: str) -> Answer:
-        is_number = number.isascii() and number.isdecimal() and len(number) < len(str(_PLACES_MAX))
+        is_number = number.isascii() and number.isdecimal() and len(number) <= _DIGITS_MAX
         if not is_number or not self._faults.switch_off(int(number)):
             return _error(404, "no such fault is switched on")
         return as_json(200, {})
@@ -221,17 +224,10 @@ def _query(exchange: Exchange, *known: str) -> dict[str, str]:
     return query
 
 
-def _place(query: Mapping[str, str]) -> int:
-    return _number(query, "after", 0, _PLACES_MAX)
-
-
-def _number(query: Mapping[str, str], name: str, default: int, maximum: int) -> int:
+def _number(query: Mapping[str, str], name: str, default: int, allowed: range) -> int:
     text = query.get(name, str(default))
-    minimum = min(default, 1)
-    if not (text.isascii() and text.isdecimal() and len(text) < len(str(_PLACES_MAX))):
-        raise BadRequestError(f"{name} must be a number")
-    if not minimum <= int(text) <= maximum:
-        raise BadRequestError(f"{name} must be from {minimum} to {maximum}")
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS_MAX and int(text) in allowed):
+        raise BadRequestError(f"{name} must be a number from {allowed[0]} to {allowed[-1]}")
     return int(text)
 
 

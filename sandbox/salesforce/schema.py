@@ -17,6 +17,7 @@ DELETED: Final = "Deleted__c"
 EXTERNAL_ID_CHARACTERS_MAX: Final = 255
 NUMBER_MAX: Final = 10**18 - 1
 """The greatest number(18,0): anything longer is refused, so that a version which would be rounded is noticed."""
+ERRORS_PER_RECORD_MAX: Final = 10
 _ECHO_CHARACTERS = 80
 
 
@@ -68,7 +69,7 @@ class ObjectType:
         object.__setattr__(self, "defaults", defaults)
 
     def errors(self, values: Mapping[str, object]) -> list[RecordError]:
-        """Return what is wrong with the values of one record, each by itself."""
+        """Return what is wrong with the values of one record, each by itself; at most ten errors."""
         found: list[RecordError] = []
         fields = self.fields
         for name, value in values.items():
@@ -81,10 +82,14 @@ class ObjectType:
                     found.append(_wrong_type(name, value))
             elif (error := known.check(value)) is not None:
                 found.append(error)
+            if len(found) == ERRORS_PER_RECORD_MAX:
+                break
         return found
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, dict | list):  # which may be too deep to be written out
+        return "{...}" if isinstance(value, dict) else "[...]"
     text = str(value)
     return text if len(text) <= _ECHO_CHARACTERS else f"{text[:_ECHO_CHARACTERS]}..."
 

@@ -202,6 +202,17 @@ async def test_a_slow_call_is_served_later(sandbox: Sandbox, after_apply: bool) 
     assert applied(salesforce) == (["a", "b"] if after_apply else ["b", "a"])
 
 
+async def test_a_client_that_does_not_wait_for_a_slow_call_has_made_it(sandbox: Sandbox) -> None:
+    """The client gives up while its call is held back, and the record is there in the end."""
+    salesforce, client = sandbox
+    salesforce.faults.switch_on(Fault(kind=FaultKind.SLOW, seconds=0.5, calls=1))
+    call = asyncio.create_task(client.upsert(MASTER, master("a")))
+    await eventually(lambda: len(salesforce.faults) == 0)
+    call.cancel()
+    await asyncio.wait({call})
+    await eventually(lambda: applied(salesforce) == ["a"])
+
+
 async def test_records_are_refused_one_by_one_with_200(sandbox: Sandbox) -> None:
     """Lock, duplicate, validation and an unknown code each meet their record, and the others are applied."""
     salesforce, client = sandbox

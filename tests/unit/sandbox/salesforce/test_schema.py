@@ -90,6 +90,16 @@ def test_messages_are_those_of_salesforce_and_bounded() -> None:
     assert error.message == f"MemberId__c: data value too large: {'m' * 80}... (max length=80)"
 
 
+def test_an_error_is_bounded_whatever_is_sent() -> None:
+    """Of a thousand unknown fields ten are told, and of a value a thousand levels deep nothing is repeated."""
+    assert len(MASTER.errors({f"x{number}": 1 for number in range(1_000)})) == 10
+    deep: object = "x"
+    for _ in range(1_020):
+        deep = [deep]
+    (error,) = MASTER.errors({"MemberId__c": deep})
+    assert error.message == "MemberId__c: value not of required type: [...]"
+
+
 def test_a_new_record_needs_what_the_table_says() -> None:
     """A member and a version for a master, a master and a version for a detail; a checkbox is false by itself."""
     assert MASTER.required == ("MemberId__c", "Version__c")

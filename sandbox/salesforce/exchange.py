@@ -67,12 +67,11 @@ class Exchange:
             stopping.cancel()
             gone.cancel()
 
-    async def reset(self) -> None:
+    def reset(self) -> None:
         """Reset the connection: what the client gets is an error of the network."""
         connection = self._connection.transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._connection.transport.abort()
-        await self._gone()
 
     async def half_body(self, answer: Answer) -> None:
         """Announce the whole body, send half of it, and end the connection."""
@@ -85,7 +84,7 @@ class Exchange:
     async def _write(self, data: bytes) -> None:
         self._connection.transport.write(data)
         self._connection.transport.close()
-        await self._gone()
+        await self._gone()  # an answer that is not whole is cut off when this ends, with what was not sent yet
 
     async def _gone(self) -> None:
         # The body was received before this was made, so what comes now is the end of the connection.

@@ -46,7 +46,7 @@ async def spoil(exchange: Exchange, fault: Fault, answer: Answer) -> None:
     """End a call as the fault says; the answer is that of `answer_of`."""
     match fault.kind:
         case FaultKind.RESET:
-            await exchange.reset()
+            exchange.reset()
         case FaultKind.HANG:
             await exchange.hang()
         case FaultKind.HALF_BODY:

@@ -102,6 +102,17 @@ def test_a_detail_needs_a_master_that_is_there(records: Records) -> None:
     assert codes(records.upsert(DETAIL, [detail("d", "a")])) == [None]
 
 
+def test_a_checkbox_is_false_where_nothing_was_sent(records: Records) -> None:
+    """A new record holds false in each checkbox that its call did not speak of, and an update leaves it as it is."""
+    records.upsert(MASTER, [{"ExternalId__c": "a", "MemberId__c": "m-1", "Version__c": 1}])
+    relation = {"ExternalId__c": "a"}
+    records.upsert(DETAIL, [{"ExternalId__c": "d", "Master__r": relation, "Granted__c": True, "Version__c": 1}])
+    records.upsert(DETAIL, [{"ExternalId__c": "d", "Version__c": 2}])
+    assert records.of("ConsentMaster__c")["a"].fields["Deleted__c"] is False
+    fields = records.of("ConsentDetail__c")["d"].fields
+    assert (fields["Granted__c"], fields["Deleted__c"]) == (True, False)
+
+
 def test_objects_do_not_share_external_ids(records: Records) -> None:
     """A master and a detail with one external id are two records, with ids of different prefixes."""
     (one,) = records.upsert(MASTER, [master("a")])

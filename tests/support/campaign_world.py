@@ -13,9 +13,10 @@ KEEP_KEYS_SECONDS = 7 * 86_400.0
 
 
 class MongoWorld:
-    """The real store, and its database beside it."""
+    """The real store, its database beside it, and the settings that lead there."""
 
-    def __init__(self, database: MongoDatabase) -> None:
+    def __init__(self, database: MongoDatabase, settings: MongoSettings) -> None:
+        self.settings = settings
         self.database = database
         self.store = MongoCampaignStore(database, KEEP_KEYS_SECONDS)
 
@@ -36,6 +37,6 @@ class MongoWorld:
 async def open_mongo_world(settings: MongoSettings) -> AsyncIterator[MongoWorld]:
     """Open the store with its indexes on an empty database."""
     async with open_mongo(background(), settings, application_name="test") as database:
-        world = MongoWorld(database)
+        world = MongoWorld(database, settings)
         await world.store.create_indexes()
         yield world

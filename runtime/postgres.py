@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Final, Literal, TypeVar, TypeVarTuple
 
 from patterns.context import Context
-from patterns.errors import DeadlineExceeded
 from runtime.connection_pool import ConnectionPool, PoolStatistics
-from runtime.errors import DependencyUnavailable, TransactionAbortedError, TransactionContended
+from runtime.dependency import wait_for_dependency
+from runtime.errors import TransactionAbortedError, TransactionContended
 from runtime.logs import get_logger
 from runtime.metrics import StatisticsCollector, registry
 from runtime.postgres_connection import Connection, Row, build_connect
@@ -30,8 +30,6 @@ _BEGIN: Final[dict[Isolation, str]] = {
 _COUNTERS: Final = frozenset({"opened", "failed_connects", "exhausted", "interrupted", "expired"})
 _RETRIES: Final = 3
 _RETRY_SECONDS: Final = 0.02
-_POLL_SECONDS: Final = 0.1
-_POLL_MOST_SECONDS: Final = 1.0
 _FRESH_SECONDS: Final = 2.0
 
 log = get_logger(__name__)
@@ -137,36 +135,13 @@ class PostgresPool(ConnectionPool):
             await self.fetch_row("select 1")
 
     async def wait_for_connection(self, ctx: Context, timeout_seconds: float | None = None) -> None:
-        """Return when the server answers; ask again and again, ever more slowly, until the context or the time ends.
+        """Return when the server answers, and open what the pool holds at least; see ``wait_for_dependency``."""
 
-        Of the context's deadline and ``timeout_seconds`` the earlier one wins. (The Go original had the same two, and
-        waited for the later.)
+        async def ask() -> None:
+            await self.fetch_row("select 1")
 
-        Raises:
-            DependencyUnavailable: the time ran out; the message has the last error.
-            ContextCancelled: the context was cancelled, as by a signal.
-        """
-        scope = ctx.with_cancel() if timeout_seconds is None else ctx.with_timeout(timeout_seconds)
-        started_at = self._loop.time()
-        last_error: DependencyUnavailable | None = None
-        pause = _POLL_SECONDS
-        with scope as waiting:
-            try:
-                while True:
-                    try:
-                        await waiting.run(self.fetch_row("select 1"))
-                    except DependencyUnavailable as error:
-                        last_error = error
-                    else:
-                        self._grow()
-                        return
-                    await waiting.run(asyncio.sleep(self._random.uniform(0.5, 1.0) * pause))
-                    pause = min(_POLL_MOST_SECONDS, pause * 2)
-            except DeadlineExceeded:
-                waited = self._loop.time() - started_at
-                last = last_error.detail if last_error is not None else "none, no answer at all"
-                detail = f"no connection within {waited:.1f} s; last error: {last}"
-                raise DependencyUnavailable(DEPENDENCY, detail) from last_error
+        await wait_for_dependency(ctx, ask, dependency=DEPENDENCY, timeout_seconds=timeout_seconds, rng=self._random)
+        self._grow()
 
 
 @asynccontextmanager

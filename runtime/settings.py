@@ -33,6 +33,7 @@ __all__ = [
     "ProcessSettings",
     "Seconds",
     "Section",
+    "certificate_conflicts",
     "load_settings",
     "read_secret",
     "read_token_key",
@@ -143,7 +144,8 @@ def _refuse(conflicts: Iterator[str]) -> None:
         raise ValueError("\n".join(problems))
 
 
-def _certificate_conflicts(file: Path | None) -> Iterator[str]:
+def certificate_conflicts(file: Path | None) -> Iterator[str]:
+    """Yield what is wrong with a file of certificate authorities."""
     if file is not None:
         try:
             ssl.create_default_context(cafile=file)
@@ -213,7 +215,7 @@ class PostgresSettings(Section):
             yield "lock_timeout_seconds is greater than statement_timeout_seconds, which would end each wait first"
         if self.tls_ca_file is not None and self.tls == "disable":
             yield "tls_ca_file is given but tls is disable"
-        yield from _certificate_conflicts(self.tls_ca_file)
+        yield from certificate_conflicts(self.tls_ca_file)
 
     def stop_seconds(self) -> float:
         """Return the bound on closing the pool."""
@@ -242,7 +244,7 @@ class KafkaSettings(Section):
     def conflicts(self) -> Iterator[str]:
         """Yield contradictions among the queue's bounds and the credentials."""
         yield from secret_conflicts("sasl_password", self.sasl_password, self.sasl_password_file)
-        yield from _certificate_conflicts(self.tls_ca_file)
+        yield from certificate_conflicts(self.tls_ca_file)
         if self.record_bytes > self.queue_bytes:
             yield "record_bytes is greater than queue_bytes: the largest record would never fit the queue"
         if self.security_protocol.startswith("SASL") != (self.sasl_mechanism is not None):

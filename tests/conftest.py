@@ -14,23 +14,30 @@ from tests.support.fault_table import (
     pytest_runtest_makereport,
     pytest_terminal_summary,
 )
+from tests.support.mongo_settings import any_driver, mongo_settings
 from tests.support.servers import (
     IN_CONTAINERS,
     SERVER_FIXTURES,
     check_kind,
     database,
     kafka,
+    mongo,
     own_kafka,
+    own_mongo,
     own_postgres,
     postgres,
     topic,
 )
 
 __all__ = [
+    "any_driver",
     "database",
     "fault_report",
     "kafka",
+    "mongo",
+    "mongo_settings",
     "own_kafka",
+    "own_mongo",
     "own_postgres",
     "postgres",
     "pytest_addoption",

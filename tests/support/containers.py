@@ -1,4 +1,4 @@
-"""PostgreSQL and Apache Kafka in containers, behind the same face as the embedded servers."""
+"""PostgreSQL, MongoDB and Apache Kafka in containers, behind the same face as the embedded servers."""
 
 import asyncio
 import contextlib
@@ -14,15 +14,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sandbox.servers import KafkaServer, PostgresServer, ServerError
+from sandbox.servers import KafkaServer, MongoServer, PostgresServer, ServerError
 from sandbox.servers.address import LOOPBACK, free_port
 from sandbox.servers.kafka import broker_fault
+from sandbox.servers.mongo import REPLICA_SET, initiate, mongo_fault
 from sandbox.servers.postgres import SERVER_SETTINGS, WITHOUT_FSYNC, postgres_fault
 
 if TYPE_CHECKING:
     from testcontainers.core.container import DockerContainer
 
 POSTGRES_IMAGE: Final = "postgres:17"
+MONGO_IMAGE: Final = "mongo:8"
 KAFKA_IMAGE: Final = "apache/kafka:4.1.1"
 _READY_SECONDS: Final = 90.0
 _STOP_SECONDS: Final = 30
@@ -210,6 +212,42 @@ async def open_postgres_container() -> AsyncIterator[PostgresServer]:
     try:
         await server.start()
         yield PostgresServer(url, server)
+    finally:
+        await server.close()
+
+
+# The nodes of a set know one another by a key in a file that nobody but the server's own account may read.
+_MONGO_COMMAND: Final = (
+    'printf %s "$KEY" >/tmp/key && chmod 400 /tmp/key && chown mongodb /tmp/key && exec docker-entrypoint.sh mongod '
+    f'--replSet {REPLICA_SET} --keyFile /tmp/key --bind_ip_all --port "$PORT" --wiredTigerCacheSizeGB 0.25 --quiet'
+)
+
+
+@contextlib.asynccontextmanager
+async def open_mongo_container() -> AsyncIterator[MongoServer]:
+    """Start MongoDB in a container, as a replica set of one node, and remove it on leaving.
+
+    It listens under the same port inside and outside, so that the name it has in its set is right for everybody.
+
+    Raises:
+        ServerError: it did not start.
+    """
+    port, password = free_port(), secrets.token_hex(18)
+    url = f"mongodb://root:{password}@{LOOPBACK}:{port}/?directConnection=true"
+    container = _container(
+        MONGO_IMAGE,
+        port,
+        port,
+        MONGO_INITDB_ROOT_USERNAME="root",
+        MONGO_INITDB_ROOT_PASSWORD=password,
+        KEY=password,
+        PORT=str(port),
+    ).with_kwargs(entrypoint=["bash", "-c", _MONGO_COMMAND])
+    server = ContainerServer(container, lambda: mongo_fault(url))
+    try:
+        await server.start()
+        await initiate(url, [f"{LOOPBACK}:{port}"])
+        yield MongoServer(url, server)
     finally:
         await server.close()
 

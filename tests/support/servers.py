@@ -1,6 +1,7 @@
 """Real servers for tests: one of each a session, a fresh database and topic a test.
 
-They are the embedded ones, or, with `TEST_SERVERS=containers`, PostgreSQL and Apache Kafka from their official images.
+They are the embedded ones, or, with `TEST_SERVERS=containers`, PostgreSQL, MongoDB and Apache Kafka from their official
+images.
 """
 
 import asyncio
@@ -14,13 +15,13 @@ from typing import Any, Final, TypeVar
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from sandbox.servers import KafkaServer, PostgresServer, open_kafka, open_postgres
-from tests.support.containers import engine_fault, open_kafka_container, open_postgres_container
+from sandbox.servers import KafkaServer, MongoServer, PostgresServer, open_kafka, open_mongo, open_postgres
+from tests.support.containers import engine_fault, open_kafka_container, open_mongo_container, open_postgres_container
 
 T = TypeVar("T")
 
 VARIABLE: Final = "TEST_SERVERS"
-SERVER_FIXTURES: Final = frozenset({"postgres", "kafka", "own_postgres", "own_kafka"})
+SERVER_FIXTURES: Final = frozenset({"postgres", "kafka", "mongo", "own_postgres", "own_kafka", "own_mongo"})
 _KINDS: Final = ("embedded", "containers")
 IN_CONTAINERS: Final = os.environ.get(VARIABLE, _KINDS[0]) == _KINDS[1]
 
@@ -55,6 +56,13 @@ def _open_kafka() -> AbstractAsyncContextManager[KafkaServer]:
         return open_kafka()
     need_engine()
     return open_kafka_container()
+
+
+def _open_mongo() -> AbstractAsyncContextManager[MongoServer]:
+    if not IN_CONTAINERS:
+        return open_mongo()
+    need_engine()
+    return open_mongo_container()
 
 
 def run_apart(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -98,6 +106,13 @@ def kafka() -> Iterator[KafkaServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def mongo() -> Iterator[MongoServer]:
+    """One MongoDB server for the whole session; do not stop or freeze it, others use it."""
+    with _opened(_open_mongo()) as server:
+        yield server
+
+
 @pytest.fixture
 async def own_postgres() -> AsyncIterator[PostgresServer]:
     """A PostgreSQL server for one test alone, to be stopped, killed and frozen at will."""
@@ -109,6 +124,13 @@ async def own_postgres() -> AsyncIterator[PostgresServer]:
 async def own_kafka() -> AsyncIterator[KafkaServer]:
     """A broker for one test alone, to be stopped, killed and frozen at will."""
     async with _open_kafka() as server:
+        yield server
+
+
+@pytest.fixture
+async def own_mongo() -> AsyncIterator[MongoServer]:
+    """A MongoDB server for one test alone, to be stopped, killed and frozen at will."""
+    async with _open_mongo() as server:
         yield server
 
 

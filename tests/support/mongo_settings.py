@@ -1,0 +1,47 @@
+"""How a test reaches a MongoDB server: a database and a user of its own."""
+
+import contextlib
+import secrets
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+from pydantic import SecretStr
+
+from runtime.mongo_settings import MongoSettings
+from sandbox.servers import MongoServer
+from sandbox.servers.mongo import REPLICA_SET
+
+DRIVERS = ("pymongo", "motor")
+
+
+@contextlib.asynccontextmanager
+async def open_mongo_database(server: MongoServer) -> AsyncIterator[MongoSettings]:
+    """Name a database that is not there yet, with a user who may read and write it alone; drop both on leaving."""
+    name, password = f"test_{uuid.uuid4().hex[:12]}", secrets.token_urlsafe(18)
+    await server.create_user(name, password, [{"role": "readWrite", "db": name}])
+    try:
+        yield MongoSettings(
+            hosts=(server.address,), replica_set=REPLICA_SET, database=name, user=name, password=SecretStr(password)
+        )
+    finally:
+        await server.drop_database(name)
+        await server.drop_user(name)
+
+
+@pytest.fixture
+async def mongo_settings(mongo: MongoServer) -> AsyncIterator[MongoSettings]:
+    """Settings that lead to an empty database for one test alone."""
+    async with open_mongo_database(mongo) as settings:
+        yield settings
+
+
+@pytest.fixture(params=DRIVERS)
+def any_driver(request: pytest.FixtureRequest, mongo_settings: MongoSettings) -> MongoSettings:
+    """The same, by each driver in turn."""
+    return with_driver(mongo_settings, request.param)
+
+
+def with_driver(settings: MongoSettings, driver: str) -> MongoSettings:
+    """Return the settings with another driver."""
+    return MongoSettings.model_validate(settings.model_dump() | {"driver": driver})

@@ -37,7 +37,7 @@ from sandbox.salesforce.tokens import Tokens
 
 RECORDS_PER_PAGE_MAX: Final = 1_000
 CALLS_PER_PAGE_MAX: Final = 1_000
-BODY_BYTES_MAX: Final = 65_536
+BODY_BYTES_MAX: Final = 1024 * 1024
 _LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 _DIGITS_MAX = 13
 _PLACES = range(10**12 + 1)

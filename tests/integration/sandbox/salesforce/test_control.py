@@ -150,6 +150,18 @@ async def test_what_there_is_not_is_404(world: World, method: str, path: str) ->
     assert (response.status_code, bool(response.json()["error"])) == (404, True)
 
 
+async def test_the_largest_fault_is_taken_and_a_larger_body_is_not(world: World) -> None:
+    """200 external ids of 255 characters that each take 12 bytes of JSON fit; a body above 1 MiB is refused unread."""
+    most = ["\U0001f600" * 255] * 200
+    fault = {"kind": "record", "code": "X", "external_ids": most}
+    assert (await world.client.http.post("/control/faults", json=fault)).status_code == 201
+    body = b'{"kind":"reset"' + b" " * 1024 * 1024 + b"}"
+    headers = {"content-type": "application/json"}
+    response = await world.client.http.post("/control/faults", content=body, headers=headers)
+    assert (response.status_code, "at most 1048576 bytes" in response.text) == (400, True)
+    assert len(world.salesforce.faults) == 1
+
+
 async def test_a_form_of_another_page_switches_nothing_on(world: World) -> None:
     """A body that a browser sends to other sites without asking them is refused."""
     for media_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):

@@ -2,6 +2,8 @@
 
 import asyncio
 import gzip
+import re
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -90,14 +92,23 @@ async def test_half_a_body_ends_in_its_middle(sandbox: Sandbox, after_apply: boo
     assert applied(salesforce) == (["a", "b"] if after_apply else [])
 
 
-async def test_half_of_a_large_body_comes_to_a_client_that_reads_later(sandbox: Sandbox) -> None:
+async def test_half_of_a_large_body_comes_to_a_client_that_takes_it_slowly(sandbox: Sandbox) -> None:
     """What the kernel has not taken at once is not lost with the connection's end."""
     salesforce, client = sandbox
     salesforce.faults.switch_on(Fault(kind=FaultKind.HALF_BODY, after_apply=True))
     names = [f"{place}{'x' * 3_000}" for place in range(10)]
     records = [{"attributes": {"type": MASTER}, "ExternalId__c": str(n), **dict.fromkeys(names, 1)} for n in range(180)]
-    head, body = await raw_answer(salesforce, client, orjson.dumps({"records": records}))
-    assert len(body) == int(head["content-length"]) // 2 > 2_500_000
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    connection.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(connection, address_of(salesforce))
+    reader, writer = await asyncio.open_connection(sock=connection)
+    writer.write(raw_request(client, orjson.dumps({"records": records})))
+    async with asyncio.timeout(40):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    (length,) = re.findall(rb"content-length: ([0-9]+)", head)
+    assert len(body) == int(length) // 2 > 2_500_000
 
 
 @BEFORE_AND_AFTER

@@ -10,11 +10,11 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
-from bson import Binary
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
-from pymongo.errors import OperationFailure
+from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from loyalty.campaign import (
+    FIRST_VERSION,
     Campaign,
     CampaignChanges,
     CampaignStatus,
@@ -31,7 +31,7 @@ from runtime.stored_answer import IdempotencyKey, StoredAnswer
 from services.campaign_api.campaign_view import CampaignView, encode, view_of
 from services.campaign_api.errors import IndexConflictError
 
-CRASH_POINTS: Final = ("after-claim", "after-insert", "after-commit", "after-change", "after-delete")
+CRASH_POINTS: Final = ("after-insert", "after-key", "after-commit", "after-change", "after-delete")
 CAMPAIGNS: Final = "campaigns"
 KEYS: Final = "idempotency_keys"
 
@@ -190,7 +190,15 @@ class MongoCampaignStore:
 
     async def create_campaign(self, order: CampaignOrder, key: IdempotencyKey) -> StoredAnswer:
         """See `CampaignStore`."""
-        answer = await self._database.transaction(self._create, order, key)
+        kept = await self._kept_answer(key)
+        if kept is not None:
+            return kept
+        try:
+            answer = await self._database.transaction(self._create, order, key)
+        except DuplicateKeyError:  # whoever had the key has finished since
+            if (kept := await self._kept_answer(key)) is None:
+                raise
+            return kept
         self._reach("after-commit")
         return answer
 
@@ -242,52 +250,56 @@ class MongoCampaignStore:
         self._reach("after-change")
         return bool(result.matched_count)
 
+    async def _kept_answer(self, key: IdempotencyKey) -> StoredAnswer | None:
+        with self._database.call():
+            kept = await self._database.collection(KEYS).find_one({"_id": _key_id(key)})
+        if kept is None:
+            return None
+        if kept["body_hash"] != key.body_hash:
+            raise IdempotencyKeyReusedError
+        return StoredAnswer(status=kept["status"], body=kept["response"])
+
     async def _create(self, session: Session, order: CampaignOrder, key: IdempotencyKey) -> StoredAnswer:
-        keys = self._database.collection(KEYS)
-        claim = await _claim(keys, session, key)
-        if "status" in claim:
-            if claim["body_hash"] != key.body_hash:
-                raise IdempotencyKeyReusedError
-            return StoredAnswer(status=claim["status"], body=claim["response"])
-        self._reach("after-claim")
-        now = claim["created_at"]
-        campaign = Campaign(**order._asdict(), status=CampaignStatus.DRAFT, created_at=now, updated_at=now)
-        document = _document_of(campaign)
-        await self._campaigns.insert_one(document, session=session)
-        self._reach("after-insert")
-        answer = StoredAnswer(status=201, body=encode(view_of(document)))
-        kept = {"status": answer.status, "response": Binary(answer.body), "expires_at": now + self._keep_keys}
-        await keys.update_one({"_id": claim["_id"]}, {"$set": kept}, session=session)
-        return answer
+        """Insert the campaign, then its answer under the key: of two with one key, only one can commit.
 
-
-async def _claim(keys: Collection, session: Session, key: IdempotencyKey) -> Document:
-    """Begin the key's work in the open transaction, or return what whoever finished it has left.
-
-    The claim is the key's document, which nobody else sees before the commit, and which nobody else can write until the
-    transaction ends, also when the process or the connection dies.
-
-    Raises:
-        RequestInProgressError: Another transaction holds the key now, or has finished it since this one began.
-    """
-    # Of a document that is there this changes nothing, so repetitions do not stand in each other's way.
-    fields = {"body_hash": {"$ifNull": ["$body_hash", Binary(key.body_hash)]}}
-    fields |= {"created_at": {"$ifNull": ["$created_at", "$$NOW"]}}
-    try:
-        claim = await keys.find_one_and_update(
-            {"_id": {"subject": key.subject, "route": key.route, "key": key.key}},
-            [{"$set": fields}],
+        The key is written last. MongoDB ends the transaction of a process that died only when its lifetime is over (60
+        s, unless told otherwise), and until then whoever repeats the request is told that it is in progress.
+        """
+        fields = {**order._asdict(), "status": CampaignStatus.DRAFT, "version": FIRST_VERSION}
+        del fields["campaign_id"]
+        made = {"$mergeObjects": ["$$ROOT", {"$literal": fields}, {"created_at": "$$NOW", "updated_at": "$$NOW"}]}
+        document = await self._campaigns.find_one_and_update(
+            {"_id": order.campaign_id, "version": {"$exists": False}},  # an id that is taken is never written over
+            [{"$replaceWith": made}],
             upsert=True,
             return_document=ReturnDocument.AFTER,
             session=session,
         )
-    except OperationFailure as error:
-        if is_contended(error):
-            raise RequestInProgressError from error
-        raise
-    if claim is None:
-        raise AssertionError("an upsert returns its document")
-    return claim
+        if document is None:
+            raise AssertionError("an upsert returns its document")
+        self._reach("after-insert")
+        answer = StoredAnswer(status=201, body=encode(view_of(document)))
+        try:
+            await self._database.collection(KEYS).insert_one(self._kept(key, answer, document), session=session)
+        except OperationFailure as error:
+            if is_contended(error):
+                raise RequestInProgressError from error
+            raise
+        self._reach("after-key")
+        return answer
+
+    def _kept(self, key: IdempotencyKey, answer: StoredAnswer, campaign: Document) -> Document:
+        return {
+            "_id": _key_id(key),
+            "body_hash": key.body_hash,
+            "status": answer.status,
+            "response": answer.body,
+            "expires_at": campaign["created_at"] + self._keep_keys,
+        }
+
+
+def _key_id(key: IdempotencyKey) -> object:
+    return {"subject": key.subject, "route": key.route, "key": key.key}
 
 
 def _filter(wanted: CampaignFilter, after: PagePosition | None) -> Document:

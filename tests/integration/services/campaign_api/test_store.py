@@ -8,13 +8,16 @@ from unittest import mock
 
 import pytest
 from pymongo import IndexModel
+from pymongo.errors import DuplicateKeyError
 
 from loyalty.campaign import Campaign, CampaignStatus
 from loyalty.errors import CampaignInUseError
+from loyalty.identifier import new_id
 from patterns import background
 from runtime.errors import RequestInProgressError
-from runtime.mongo import Document, Session, open_mongo
+from runtime.mongo import Session, open_mongo
 from runtime.mongo_settings import MongoSettings
+from runtime.stored_answer import IdempotencyKey, StoredAnswer
 from sandbox.servers import MongoServer
 from sandbox.servers.mongo import open_mongo_nodes
 from services.campaign_api import store as store_module
@@ -54,7 +57,8 @@ async def test_key_in_another_s_hands_is_in_progress_until_that_ends(world: Mong
     """While a transaction holds the key the order is refused; when it is gone without an answer, the order is done."""
 
     async def hold(session: Session) -> None:
-        await store_module._claim(world.database.collection(KEYS), session, some_campaign_key())
+        key = {"_id": store_module._key_id(some_campaign_key())}
+        await world.database.collection(KEYS).insert_one(key, session=session)
         with pytest.raises(RequestInProgressError):
             await world.store.create_campaign(some_campaign_order(), some_campaign_key())
         raise LookupError
@@ -89,17 +93,44 @@ async def test_racing_repetitions_of_a_finished_order_all_get_its_answer(world: 
     assert set(again) == {first}
 
 
-async def test_without_the_claim_one_key_makes_two_campaigns(world: MongoWorld) -> None:
-    """The guard is needed: orders that claim nothing are done each for itself."""
+async def test_order_that_comes_second_by_a_moment_gets_the_first_one_s_answer(world: MongoWorld) -> None:
+    """Whoever finds no answer, and then the key taken by one that was finished in between, looks again."""
+    other = MongoCampaignStore(world.database, KEEP_KEYS_SECONDS)
+    kept_answer, firsts = world.store._kept_answer, list[StoredAnswer]()
 
-    async def claim_nothing(*_: object) -> Document:
-        return {"_id": 1, "created_at": this_millisecond()}
+    async def look_and_lose(key: IdempotencyKey) -> StoredAnswer | None:
+        found = await kept_answer(key)
+        if not firsts:
+            firsts.append(await other.create_campaign(some_campaign_order(), key))
+        return found
 
-    with mock.patch.object(store_module, "_claim", claim_nothing):
+    with mock.patch.object(world.store, "_kept_answer", look_and_lose):
+        answer = await world.store.create_campaign(some_campaign_order(), some_campaign_key())
+
+    assert [answer] == firsts
+    assert await world.count() == 1
+
+
+async def test_without_its_one_place_a_key_makes_two_campaigns(world: MongoWorld) -> None:
+    """The guard is needed: keys that are kept under any id are never found, nor in each other's way."""
+    with mock.patch.object(store_module, "_key_id", side_effect=lambda _: str(new_id())):
         answers = [await world.store.create_campaign(some_campaign_order(), some_campaign_key()) for _ in range(2)]
 
     assert answers[0] != answers[1]
     assert await world.count() == 2
+
+
+async def test_id_that_is_taken_is_not_written_over(world: MongoWorld) -> None:
+    """Should an id ever come twice, the second order fails whole, and the first campaign stays as it is."""
+    order = some_campaign_order()
+    await world.store.create_campaign(order, some_campaign_key(key="key-1"))
+    with pytest.raises(DuplicateKeyError):
+        await world.store.create_campaign(order._replace(name="Winter"), some_campaign_key(key="key-2"))
+    view = await world.store.find_campaign(order.campaign_id)
+
+    assert view is not None
+    assert (view["name"], view["version"]) == ("Summer", 1)
+    assert await world.count_keys() == 1
 
 
 async def test_answer_is_kept_as_long_as_the_setting_says(world: MongoWorld) -> None:

@@ -1,4 +1,12 @@
-"""A server that behaves like Salesforce's REST interface, and misbehaves on command."""
+"""A server that behaves like Salesforce's REST interface, and misbehaves on command.
+
+In a process of its own it is `python -m sandbox.salesforce`, told what to do by a `SalesforceControl`; within this
+process it is `async with open_salesforce(settings) as salesforce`, with `salesforce.faults` and `salesforce.records`.
+
+What is true to Salesforce: paths, statuses, status codes, their messages, the order and the form of results. What is
+not: only upserts by external id are served, values are kept as they were sent, there is no quota but a rate, and a
+request that the server itself refuses (too large, too slow, no HTTP) gets the platform's own problem document.
+"""
 
 from sandbox.salesforce.applied_log import Applied
 from sandbox.salesforce.client import ControlCounts, SalesforceControl

@@ -67,6 +67,19 @@ async def test_a_stop_serves_what_is_under_way(tmp_path: Path) -> None:
             await hanging
 
 
+async def test_the_connection_itself_goes_wrong_in_a_process_too(tmp_path: Path) -> None:
+    """On the event loop of the process a client sees a reset and half a body as it does in this one."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    async with open_process(tmp_path, port), open_client(url) as client, SalesforceControl(url) as control:
+        for kind, error in ((FaultKind.RESET, httpx.ReadError), (FaultKind.HALF_BODY, httpx.RemoteProtocolError)):
+            await control.switch_on(Fault(kind=kind, after_apply=True, calls=1))
+            with pytest.raises(error):
+                await client.upsert(MASTER, master(kind))
+        assert [entry.external_id async for entry in control.applied()] == ["reset", "half_body"]
+        assert (await control.counts()).upsert == {"reset": 1, "half_body": 1}
+
+
 async def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     """Killed at random under calls and started again, it holds every acknowledged record, and none that nobody sent."""
     random = seeded("kills")

@@ -111,3 +111,19 @@ class MissingKeyError(EventError):
 
 class ContradictingKeyError(EventError):
     """The record's key is not the code of its coupon."""
+
+
+class ConsentError(LoyaltyError):
+    """A document is no consent that can be read. The class's name is stored with the document: it never changes."""
+
+
+class UnknownConsentVersionError(ConsentError):
+    """The document is written in a shape that this release does not know."""
+
+
+class MissingConsentFieldError(ConsentError):
+    """A field that is needed is not there, or null."""
+
+
+class WrongConsentFieldError(ConsentError):
+    """A field is of the wrong type or outside its rule."""

@@ -171,8 +171,8 @@ class MongoCampaignStore:
             except OperationFailure as error:
                 if error.code not in _INDEX_CONFLICTS:
                     raise
-                detail = f"an index of {self._database.name}.{name} is there in another form: {error.details}"
-                raise IndexConflictError(detail) from error
+                reason = (error.details or {}).get("errmsg")
+                raise IndexConflictError(f"{self._database.name}.{name}: {reason}") from error
 
     async def find_campaign(self, campaign_id: str) -> CampaignView | None:
         """See `CampaignStore`."""
@@ -247,8 +247,10 @@ class MongoCampaignStore:
         del document["_id"]
         with self._database.call():
             result = await self._campaigns.update_one(_as_read(campaign), {"$set": document})
+        if not result.matched_count:
+            return False
         self._reach("after-change")
-        return bool(result.matched_count)
+        return True
 
     async def _kept_answer(self, key: IdempotencyKey) -> StoredAnswer | None:
         with self._database.call():

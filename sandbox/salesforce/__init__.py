@@ -4,8 +4,9 @@ In a process of its own it is `python -m sandbox.salesforce`, told what to do by
 process it is `async with open_salesforce(settings) as salesforce`, with `salesforce.faults` and `salesforce.records`.
 
 What is true to Salesforce: paths, statuses, status codes, their messages, the order and the form of results. What is
-not: only upserts by external id are served, values are kept as they were sent, there is no quota but a rate, and a
-request that the server itself refuses (too large, too slow, no HTTP) gets the platform's own problem document.
+not: only upserts by external id and one shape of SOQL are served, values are kept as they were sent, there is no quota
+but a rate, and a request that the server itself refuses (too large, too slow, no HTTP) gets the platform's own problem
+document.
 """
 
 from sandbox.salesforce.applied_log import Applied

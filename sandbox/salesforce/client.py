@@ -29,6 +29,7 @@ class ControlCounts:
     Attributes:
         token: requests for a token by outcome.
         upsert: calls that upsert by outcome.
+        query: calls for a page of a query by outcome.
         tokens_issued: how many tokens were made.
         created: records.
         updated: records, replays among them.
@@ -39,6 +40,7 @@ class ControlCounts:
 
     token: Mapping[str, int]
     upsert: Mapping[str, int]
+    query: Mapping[str, int]
     tokens_issued: int
     created: int
     updated: int

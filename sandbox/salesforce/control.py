@@ -138,6 +138,7 @@ class Control:
         content = {
             "token": counts.token,
             "upsert": counts.upsert,
+            "query": counts.query,
             "tokens_issued": counts.tokens_issued,
             "created": counts.created,
             "updated": counts.updated,

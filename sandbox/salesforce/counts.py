@@ -17,6 +17,7 @@ class Counts:
     Attributes:
         token: requests for a token by outcome: the status of the answer, or the kind of a fault that left none.
         upsert: calls that upsert, likewise.
+        query: calls for a page of a query, likewise.
         tokens_issued: how many tokens were made.
         created: records.
         updated: records, replays among them.
@@ -25,6 +26,7 @@ class Counts:
 
     token: Counter[str] = field(default_factory=Counter)
     upsert: Counter[str] = field(default_factory=Counter)
+    query: Counter[str] = field(default_factory=Counter)
     tokens_issued: int = 0
     created: int = 0
     updated: int = 0
@@ -32,7 +34,13 @@ class Counts:
 
     def count_call(self, endpoint: Endpoint, outcome: str) -> None:
         """Note how a call ended."""
-        (self.token if endpoint is Endpoint.TOKEN else self.upsert)[outcome] += 1
+        match endpoint:
+            case Endpoint.TOKEN:
+                self.token[outcome] += 1
+            case Endpoint.UPSERT:
+                self.upsert[outcome] += 1
+            case Endpoint.QUERY:
+                self.query[outcome] += 1
 
     def count_records(self, results: Iterable[Result]) -> None:
         """Note what became of the records of a call."""

@@ -7,3 +7,15 @@ class AppliedLogError(RuntimeError):
 
 class ControlError(RuntimeError):
     """The control interface refused a request; the message is its answer."""
+
+
+class QueryError(ValueError):
+    """A query is refused.
+
+    Attributes:
+        code: of Salesforce, such as MALFORMED_QUERY.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)

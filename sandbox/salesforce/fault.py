@@ -30,10 +30,11 @@ MESSAGES: Final = {
 
 
 class Endpoint(StrEnum):
-    """Where a fault happens: at the request for a token, or at a call that upserts."""
+    """Where a fault happens: at the request for a token, at a call that upserts, or at one that queries."""
 
     TOKEN = "token"  # noqa: S105 - an endpoint's name
     UPSERT = "upsert"
+    QUERY = "query"
 
 
 class FaultKind(StrEnum):
@@ -83,10 +84,10 @@ DESCRIPTIONS: Final = {
     FaultKind.RECORD: "records are refused with a status code",
 }
 _ONLY_AT = {
-    FaultKind.NOT_UNIQUE: Endpoint.UPSERT,
-    FaultKind.DENIED: Endpoint.TOKEN,
-    FaultKind.EXPIRED: Endpoint.UPSERT,
-    FaultKind.RECORD: Endpoint.UPSERT,
+    FaultKind.NOT_UNIQUE: (Endpoint.UPSERT,),
+    FaultKind.DENIED: (Endpoint.TOKEN,),
+    FaultKind.EXPIRED: (Endpoint.UPSERT, Endpoint.QUERY),
+    FaultKind.RECORD: (Endpoint.UPSERT,),
 }
 PARAMETERS: Final = {
     "retry_after": (FaultKind.THROTTLED, FaultKind.UNAVAILABLE),
@@ -105,8 +106,8 @@ class Fault:
 
     Attributes:
         kind: what.
-        endpoint: where; upserts are both the collection and the single record.
-        object_type: only at calls for this object; None for any.
+        endpoint: where; upserts are both the collection and the single record, queries are all their pages.
+        object_type: only at upserts of this object; None for any.
         calls: at how many of these calls, those in which it took effect; None until it is switched off.
         after_apply: whether the call is served first, and its answer is then lost or spoiled. A call that was refused
             has applied nothing, and keeps its answer.
@@ -136,10 +137,10 @@ class Fault:
     external_ids: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if _ONLY_AT.get(self.kind, self.endpoint) is not self.endpoint:
-            raise ValueError(f"endpoint must be {_ONLY_AT[self.kind]} for {self.kind}")
-        if self.object_type is not None and (self.object_type not in OBJECTS or self.endpoint is Endpoint.TOKEN):
-            raise ValueError("object_type must be one of the objects, and none for a token")
+        if self.endpoint not in _ONLY_AT.get(self.kind, (self.endpoint,)):
+            raise ValueError(f"endpoint must be {' or '.join(_ONLY_AT[self.kind])} for {self.kind}")
+        if self.object_type is not None and (self.object_type not in OBJECTS or self.endpoint is not Endpoint.UPSERT):
+            raise ValueError("object_type must be one of the objects, and only for an upsert")
         if self.calls is not None and not 1 <= self.calls <= CALLS_MAX:
             raise ValueError(f"calls must be from 1 to {CALLS_MAX}")
         if self.after_apply and self.kind in (FaultKind.EXPIRED, FaultKind.DENIED, FaultKind.RECORD):

@@ -56,7 +56,7 @@ async function showCounts() {
   const counts = await ask("GET", "counts");
   const held = Object.entries(counts.records).map(([name, count]) => `${count} ${name}`).join(", ");
   $("counts").textContent =
-    `${held} · calls: ${sum(counts.upsert)} · created ${counts.created}, updated ${counts.updated}, ` +
+    `${held} · calls: ${sum(counts.upsert)} · queries: ${sum(counts.query)} · created ${counts.created}, updated ${counts.updated}, ` +
     `refused ${sum(counts.refused)} · tokens issued ${counts.tokens_issued} · ` +
     (counts.calls_per_second === null ? "no limit of calls" : `at most ${counts.calls_per_second} calls a second`);
 }

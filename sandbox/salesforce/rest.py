@@ -1,4 +1,4 @@
-"""The REST interface: the token, the upsert of a collection and of a single record, each under the faults."""
+"""The REST interface: the token, the upsert of a collection and of a single record, queries, each under the faults."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from sandbox.salesforce.counts import Counts
 from sandbox.salesforce.errors import AppliedLogError
 from sandbox.salesforce.exchange import Exchange
 from sandbox.salesforce.fault import Endpoint, Fault, FaultKind, Faults
+from sandbox.salesforce.query import Queries
 from sandbox.salesforce.rate import CallRate
 from sandbox.salesforce.records import Records, Result
 from sandbox.salesforce.schema import EXTERNAL_ID, OBJECTS, ObjectType
+from sandbox.salesforce.soql import MALFORMED
 from sandbox.salesforce.spoil import answer_of, limit_exceeded, outcome_of, spoil
 from sandbox.salesforce.target import COLLECTION_VERSION_MIN, Target
 from sandbox.salesforce.tokens import ConnectedApp, Tokens
@@ -41,6 +43,7 @@ class Rest:
         self._app = app
         self._tokens = tokens
         self._records = records
+        self._queries = Queries(records)
         self._faults = faults
         self._rate = rate
         self._counts = counts
@@ -73,9 +76,14 @@ class Rest:
     def _work(self, exchange: Exchange, target: Target) -> Answer:
         if target.endpoint is Endpoint.TOKEN:
             return self._issue_token(exchange)
-        refusal = self._refusal(exchange)
+        refusal = self._refusal(exchange, "GET" if target.endpoint is Endpoint.QUERY else "PATCH")
         if refusal is not None:
             return refusal
+        return self._query(exchange, target) if target.endpoint is Endpoint.QUERY else self._change(exchange, target)
+
+    def _change(self, exchange: Exchange, target: Target) -> Answer:
+        if not exchange.header(b"content-type").lower().startswith("application/json"):
+            return api_error(415, "UNSUPPORTED_MEDIA_TYPE", "The body must be application/json")
         kind = OBJECTS.get(target.object_type or "")
         if kind is None:
             return not_found()
@@ -93,11 +101,11 @@ class Rest:
         except AppliedLogError as error:
             return api_error(500, "UNKNOWN_EXCEPTION", f"Nothing was applied: {error}")
 
-    def _refusal(self, exchange: Exchange) -> Answer | None:
+    def _refusal(self, exchange: Exchange, method: str) -> Answer | None:
         """Return why a call is not even read; None when it is."""
-        if exchange.method != "PATCH":
-            message = f"HTTP Method '{exchange.method}' not allowed. Allowed are PATCH"
-            return api_error(405, "METHOD_NOT_ALLOWED", message, (), (b"allow", b"PATCH"))
+        if exchange.method != method:
+            message = f"HTTP Method '{exchange.method}' not allowed. Allowed are {method}"
+            return api_error(405, "METHOD_NOT_ALLOWED", message, (), (b"allow", method.encode()))
         scheme, _, token = exchange.header(b"authorization").partition(" ")
         if scheme.lower() not in ("bearer", "oauth"):
             return api_error(401, "INVALID_AUTH_HEADER", "INVALID_HEADER_TYPE", (), (b"www-authenticate", b"Token"))
@@ -106,9 +114,18 @@ class Rest:
             return api_error(401, "INVALID_SESSION_ID", message, (), (b"www-authenticate", b"Token"))
         if not self._rate.allows(asyncio.get_running_loop().time()):
             return limit_exceeded()
-        if not exchange.header(b"content-type").lower().startswith("application/json"):
-            return api_error(415, "UNSUPPORTED_MEDIA_TYPE", "The body must be application/json")
         return None
+
+    def _query(self, exchange: Exchange, target: Target) -> Answer:
+        if target.locator is not None:
+            return self._queries.more(target.locator, target.version)
+        try:
+            asked = dict(parse_qsl(exchange.query.decode("ascii"), errors="strict", max_num_fields=_FORM_FIELDS_MAX))
+        except ValueError:
+            asked = {}
+        if asked.keys() != {"q"}:
+            return api_error(400, MALFORMED, "The request must have q, one SOQL statement, and nothing else")
+        return self._queries.run(asked["q"], target.version)
 
     def _upsert_collection(self, kind: ObjectType, body: object) -> Answer:
         if not isinstance(body, dict) or not isinstance(sent := body.get("records"), list):

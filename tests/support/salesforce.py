@@ -79,6 +79,14 @@ class SalesforceClient:
             f"composite/sobjects/{object_type}/ExternalId__c", {"allOrNone": all_or_none, "records": sent}
         )
 
+    async def query(self, text: str) -> httpx.Response:
+        """Ask for the first page of a query."""
+        return await self.get(f"/services/data/{VERSION}/query", q=text)
+
+    async def get(self, path: str, **query: str) -> httpx.Response:
+        """Send a GET with a token; a path that an answer named is taken as it is."""
+        return await self.http.get(path, params=query or None, headers={"authorization": f"Bearer {self.token}"})
+
     async def patch(
         self, path: str, content: object, *, version: str = VERSION, headers: Content | None = None
     ) -> httpx.Response:

@@ -14,7 +14,7 @@ from sandbox.salesforce.fault import (
     read_fault,
 )
 
-UPSERT, TOKEN = Endpoint.UPSERT, Endpoint.TOKEN
+UPSERT, TOKEN, QUERY = Endpoint.UPSERT, Endpoint.TOKEN, Endpoint.QUERY
 
 
 def lock(**parameters: Any) -> Fault:  # noqa: ANN401 - parameters
@@ -43,12 +43,16 @@ def refused(faults: Faults, *external_ids: str, object_type: str = "ConsentMaste
         ({"kind": FaultKind.RESET, "calls": 0}, "calls must"),
         ({"kind": FaultKind.RESET, "object_type": "Account"}, "object_type must"),
         ({"kind": FaultKind.RESET, "object_type": "ConsentMaster__c", "endpoint": TOKEN}, "object_type must"),
+        ({"kind": FaultKind.RESET, "object_type": "ConsentMaster__c", "endpoint": QUERY}, "object_type must"),
         ({"kind": FaultKind.LIMIT, "retry_after": "1"}, "retry_after belongs to throttled and unavailable"),
         ({"kind": FaultKind.UNAVAILABLE, "retry_after": "1\r\nx: y"}, "retry_after must"),
         ({"kind": FaultKind.UNAVAILABLE, "retry_after": "x" * 256}, "retry_after must"),
         ({"kind": FaultKind.DENIED}, "endpoint must be token"),
         ({"kind": FaultKind.DENIED, "endpoint": TOKEN, "status": 403}, "status must"),
         ({"kind": FaultKind.NOT_UNIQUE, "endpoint": TOKEN}, "endpoint must be upsert"),
+        ({"kind": FaultKind.NOT_UNIQUE, "endpoint": QUERY}, "endpoint must be upsert"),
+        ({"kind": FaultKind.RECORD, "code": "X", "every": 2, "endpoint": QUERY}, "endpoint must be upsert"),
+        ({"kind": FaultKind.EXPIRED, "endpoint": TOKEN}, "endpoint must be upsert or query for expired"),
         ({"kind": FaultKind.EXPIRED, "after_apply": True}, "after_apply must"),
         ({"kind": FaultKind.RECORD, "every": 2}, "code must"),
         ({"kind": FaultKind.RECORD, "code": "lower", "every": 2}, "code must"),

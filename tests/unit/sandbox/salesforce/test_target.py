@@ -17,10 +17,13 @@ from sandbox.salesforce.target import Target, target_of
             "/services/data/v60.0/sobjects/A__c/X__c/a%2Fb%20%C3%BC",
             Target(Endpoint.UPSERT, 60, "A__c", "X__c", "a/b ü"),
         ),
+        ("/services/data/v60.0/query", Target(Endpoint.QUERY, 60)),
+        ("/services/data/v31.0/query/", Target(Endpoint.QUERY, 31)),
+        ("/services/data/v60.0/query/01g-2000", Target(Endpoint.QUERY, 60, locator="01g-2000")),
     ],
 )
 def test_a_path_names_its_target(path: str, target: Target) -> None:
-    """Version, object, field and external id are read off the path, decoded."""
+    """Version, object, field and external id, or a query's locator, are read off the path, decoded."""
     assert target_of(path) == target
 
 
@@ -40,6 +43,10 @@ def test_a_path_names_its_target(path: str, target: Target) -> None:
         "/services/data/v60.0/sobjects/A__c/X__c/",
         "/services/data/v60.0/sobjects/A__c/X__c/a/b",
         "/services/data/v60.0/query/A__c/X__c/one",
+        "/services/data/v60.0/query/01g-2000/",
+        "/services/data/v30.0/query",
+        "/services/data/v60.0",
+        "/services/data/v60.0/queryAll",
     ],
 )
 def test_any_other_path_leads_nowhere(path: str) -> None:

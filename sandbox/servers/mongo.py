@@ -5,11 +5,13 @@ import contextlib
 import os
 import secrets
 import signal
+import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
+import bson
 from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.uri_parser import parse_uri
@@ -32,6 +34,7 @@ _POLL_SECONDS = 0.02
 _CACHE_GB = "0.25"
 _OPLOG_MB = 990
 _USER_EXISTS = 51003
+_OP_MSG = 2013
 _PARAMETERS: Final = {
     "diagnosticDataCollectionEnabled": "false",
     # How long a primary that is asked to stop waits for another node to take over; it need not be there any more.
@@ -76,7 +79,7 @@ class MongoServer(Server):
         Raises:
             ServerError: it is not within a minute.
         """
-        await _wait_for_primary(self.superuser_url)
+        await _wait_for_primary(self.host, self.port)
 
     async def create_user(self, name: str, password: str, roles: Sequence[Mapping[str, str]]) -> None:
         """Create a user of the database `admin`, or give an existing one this password and these roles."""
@@ -142,46 +145,63 @@ class _EmbeddedMongo(EmbeddedServer):
         return command
 
     async def _fault(self) -> Exception | None:
-        return await mongo_fault(f"mongodb://{LOOPBACK}:{self.port}/?directConnection=true")
+        return await mongo_fault(LOOPBACK, self.port)
 
 
 @contextlib.asynccontextmanager
-async def _connect(url: str, *, timeout_seconds: float = _READY_SECONDS) -> AsyncIterator[Client]:
-    client: Client = AsyncMongoClient(url, timeoutMS=int(timeout_seconds * 1_000), serverMonitoringMode="poll")
+async def _connect(url: str) -> AsyncIterator[Client]:
+    client: Client = AsyncMongoClient(url, timeoutMS=int(_READY_SECONDS * 1_000), serverMonitoringMode="poll")
     try:
         yield client
     finally:
         await client.close()
 
 
-async def mongo_fault(url: str, *, timeout_seconds: float = _ANSWER_SECONDS) -> Exception | None:
-    """Ask a server who it is; return why it did not answer, or None when it did."""
+async def hello(host: str, port: int) -> dict[str, Any]:
+    """Ask a node who it is, in a connection of its own and without a user.
+
+    Not by the driver, which leaves a socket to the garbage collector when it is closed while it connects, as it often
+    would be here, where a node is asked that is still starting.
+
+    Raises:
+        OSError, ValueError: it gave no answer, or none that can be understood, within 5 s.
+    """
+    body = b"\0\0\0\0\0" + bson.encode({"hello": 1, "$db": "admin"})  # no flags, one section of the first kind
+    async with asyncio.timeout(_ANSWER_SECONDS):
+        reader, writer = await asyncio.open_connection(host, port)
+        try:
+            writer.write(struct.pack("<iiii", 16 + len(body), 1, 0, _OP_MSG) + body)
+            length = int.from_bytes((await reader.readexactly(16))[:4], "little")
+            answer = await reader.readexactly(length - 16)
+        except EOFError as error:
+            raise ConnectionResetError(f"{host}:{port} hung up") from error
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+    return bson.decode(answer[5:])
+
+
+async def mongo_fault(host: str, port: int) -> Exception | None:
+    """Ask a node who it is; return why it did not answer, or None when it did."""
     try:
-        host, port = parse_uri(url)["nodelist"][0]
-        # First without the driver, which leaves a socket to the garbage collector when it is closed in mid-connect.
-        async with asyncio.timeout(timeout_seconds):
-            _reader, writer = await asyncio.open_connection(host, port)
-        writer.close()
-        await writer.wait_closed()
-        async with _connect(url, timeout_seconds=timeout_seconds) as client:
-            await client.admin.command("hello")
-    except (PyMongoError, OSError, ValueError) as error:
+        await hello(host, port)
+    except (OSError, ValueError, bson.errors.BSONError) as error:
         return error
     return None
 
 
-async def _wait_for_primary(url: str) -> None:
+async def _wait_for_primary(host: str, port: int) -> None:
     fault: Exception | None = None
-    async with _connect(url, timeout_seconds=_ANSWER_SECONDS) as client:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_READY_SECONDS):
-                while True:
-                    try:
-                        if (await client.admin.command("hello"))["isWritablePrimary"]:
-                            return
-                    except PyMongoError as error:
-                        fault = error
-                    await asyncio.sleep(_POLL_SECONDS)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_READY_SECONDS):
+            while True:
+                try:
+                    if (await hello(host, port))["isWritablePrimary"]:
+                        return
+                except OSError as error:
+                    fault = error
+                await asyncio.sleep(_POLL_SECONDS)
     raise ServerError(f"no primary within {_READY_SECONDS:g} s: {fault}")
 
 
@@ -209,7 +229,8 @@ async def initiate(url: str, addresses: Sequence[str], settings: Mapping[str, ob
     config = {"_id": REPLICA_SET, "version": 1, "members": members, "settings": dict(settings or {})}
     async with _connect(url) as client:
         await client.admin.command("replSetInitiate", config)
-    await _wait_for_primary(url)
+    host, _, port = addresses[0].rpartition(":")
+    await _wait_for_primary(host, int(port))
 
 
 @contextlib.asynccontextmanager
@@ -256,6 +277,13 @@ async def open_mongo_nodes(
         yield [MongoServer(node.superuser_url, node) for node in nodes]
 
 
+def _named(url: str) -> MongoServer:
+    try:
+        return MongoServer(url)
+    except (PyMongoError, ValueError):
+        raise ServerError(f"{MONGO_VARIABLE} must be like mongodb://user:password@host:27017/") from None
+
+
 @contextlib.asynccontextmanager
 async def open_mongo(directory: Path | None = None) -> AsyncIterator[MongoServer]:
     """Start a replica set of one node, or use the one that SANDBOX_MONGO_URL names, and stop it on leaving.
@@ -265,9 +293,10 @@ async def open_mongo(directory: Path | None = None) -> AsyncIterator[MongoServer
         ServerError: it did not start, or the named one does not answer.
     """
     if named := os.environ.get(MONGO_VARIABLE):
-        if (fault := await mongo_fault(named, timeout_seconds=_READY_SECONDS)) is not None:
-            raise ServerError(f"the server that {MONGO_VARIABLE} names does not answer") from fault
-        yield MongoServer(named)
+        server = _named(named)
+        if (fault := await mongo_fault(server.host, server.port)) is not None:
+            raise ServerError(f"the server that {MONGO_VARIABLE} names does not answer: {fault}") from fault
+        yield server
         return
     async with open_mongo_nodes(1, directory) as (server,):
         yield server

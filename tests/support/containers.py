@@ -243,7 +243,7 @@ async def open_mongo_container() -> AsyncIterator[MongoServer]:
         KEY=password,
         PORT=str(port),
     ).with_kwargs(entrypoint=["bash", "-c", _MONGO_COMMAND])
-    server = ContainerServer(container, lambda: mongo_fault(url))
+    server = ContainerServer(container, lambda: mongo_fault(LOOPBACK, port))
     try:
         await server.start()
         await initiate(url, [f"{LOOPBACK}:{port}"])

@@ -24,8 +24,9 @@ def changed(settings: MongoSettings, **changes: object) -> MongoSettings:
 
 @pytest.fixture
 async def database(any_driver: MongoSettings) -> AsyncIterator[MongoDatabase]:
-    """An open database of the test's own."""
-    async with open_mongo(background(), any_driver, application_name="test") as opened:
+    """An open database of the test's own, with time for a busy machine."""
+    settings = changed(any_driver, operation_timeout_seconds=30)
+    async with open_mongo(background(), settings, application_name="test") as opened:
         yield opened
 
 

@@ -80,6 +80,15 @@ async def test_mongo_that_is_named_and_does_not_answer_is_told(monkeypatch: pyte
     assert "canary" not in str(caught.value)
 
 
+async def test_mongo_that_is_named_wrongly_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL that is none is told without being shown."""
+    monkeypatch.setenv(MONGO_VARIABLE, "canary")
+    with pytest.raises(ServerError, match=MONGO_VARIABLE) as caught:
+        async with open_mongo():
+            pass
+    assert "canary" not in str(caught.value)
+
+
 @embedded_only
 async def test_three_nodes_go_on_without_their_first() -> None:
     """Killed, the primary is replaced, and what a majority had is there; an acknowledged write is not lost."""

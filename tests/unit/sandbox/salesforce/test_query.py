@@ -367,3 +367,22 @@ def test_times_are_compared_as_instants(records: Records) -> None:
         text = "SELECT ExternalId__c FROM ConsentMaster__c WHERE ChangedAt__c % %"
         shown = content(Queries(records).run(text.replace("% %", f"{sign} {at}"), 60))["records"]
         assert [one["ExternalId__c"] for one in shown] == found
+
+
+def test_what_is_blank_comes_first_in_both_directions(records: Records) -> None:
+    """Null is before all values, and what is equal stays in the order of its creation."""
+    sent = ["2026-11-28T10:00:00Z", None, "2026-11-27T10:00:00Z", "2026-11-28T11:00:00+01:00", None]
+    records.upsert(MASTER, [master(str(place), ChangedAt__c=at) for place, at in enumerate(sent)])
+    for direction, found in (("ASC", "14203"), ("DESC", "14032")):
+        text = "SELECT ExternalId__c FROM ConsentMaster__c ORDER BY ChangedAt__c %".replace("%", direction)
+        shown = content(Queries(records).run(text, 60))["records"]
+        assert "".join(one["ExternalId__c"] for one in shown) == found
+
+
+def test_an_empty_text_is_null(records: Records) -> None:
+    """It is shown as null, and found by null and by an empty text alike."""
+    records.upsert(MASTER, [master("a", PolicyVersion__c=""), master("b")])
+    for literal in ("NULL", "''"):
+        text = "SELECT PolicyVersion__c FROM ConsentMaster__c WHERE PolicyVersion__c = %".replace("%", literal)
+        (shown,) = content(Queries(records).run(text, 60))["records"]
+        assert shown["PolicyVersion__c"] is None

@@ -54,6 +54,7 @@ async def pages_of(store: CampaignStore, wanted: CampaignFilter, limit: int) -> 
     after: PagePosition | None = None
     while page := await store.list_campaigns(wanted, limit, after):
         pages.append([view["campaign_id"] for view in page])
+        assert len(pages) < 20, "the pages go round in a circle"
         after = PagePosition(page[-1]["starts_at"], page[-1]["campaign_id"])
     return pages
 

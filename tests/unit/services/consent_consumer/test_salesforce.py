@@ -3,6 +3,8 @@
 import asyncio
 import gzip
 import logging
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -219,6 +221,22 @@ async def test_gzip_is_understood(tmp_path: Path) -> None:
     fake = FakeSalesforce(lambda _: answered(200, GZIPPED, {"content-encoding": "gzip"}))
     async with open_fake(fake, fake_settings(tmp_path)) as salesforce:
         assert await salesforce.upsert(MASTER_OBJECT, records("a")) == [Outcome(Verdict.STORED)]
+
+
+async def test_a_small_answer_that_unpacks_to_a_large_one_takes_no_memory(tmp_path: Path) -> None:
+    """Of 64 MiB in 64 KiB no more is unpacked than an answer may have."""
+    packer = zlib.compressobj(wbits=31)
+    bomb = b"".join(packer.compress(b" " * 1_048_576) for _ in range(64)) + packer.flush()
+    fake = FakeSalesforce(lambda _: answered(200, bomb, {"content-encoding": "gzip"}))
+    async with open_fake(fake, fake_settings(tmp_path, answer_bytes_max=1_048_576)) as salesforce:
+        tracemalloc.start()
+        try:
+            with pytest.raises(SalesforceUnavailable, match="with too long a body"):
+                await salesforce.upsert(MASTER_OBJECT, records("a"))
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak_bytes < 8 * 1_048_576
 
 
 def refusing(*poison: str, answer: Answer = lambda: error(400, "JSON_PARSER_ERROR")) -> FakeSalesforce:

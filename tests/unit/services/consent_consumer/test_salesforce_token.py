@@ -205,7 +205,7 @@ async def test_what_was_mended_is_noticed(tmp_path: Path) -> None:
         assert await salesforce.upsert(MASTER_OBJECT, records("a")) == [STORED]
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"\xffword"])
 async def test_a_secret_that_cannot_be_read_is_denied_without_a_request(tmp_path: Path, content: bytes | None) -> None:
     """A file that is gone, empty or no text has to be mended, and its content is not told."""
     fake = FakeSalesforce()
@@ -214,8 +214,9 @@ async def test_a_secret_that_cannot_be_read_is_denied_without_a_request(tmp_path
     async with open_fake(fake, settings) as salesforce:
         with capture_logs() as logs:
             for _ in range(2):
-                with pytest.raises(SalesforceDenied, match=r"client_secret_file cannot be read: [A-Za-z]+$"):
+                with pytest.raises(SalesforceDenied, match=r"client_secret_file cannot be read: [A-Za-z]+$") as caught:
                     await salesforce.upsert(MASTER_OBJECT, records("a"))
+                assert caught.value.__cause__ is None  # which would hold what it could not decode
     assert fake.forms == []
     assert len(logs) == 1
 

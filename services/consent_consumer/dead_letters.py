@@ -197,6 +197,8 @@ class MongoDeadLetters:
         with waiting_helps(self._database):
             found = self._letters.find(old, {"_id": 1}, sort=_OLDEST_FIRST, limit=limit)
             ids = [document["_id"] for document in await found.to_list(None)]
+            if not ids:
+                return 0
             result = await self._letters.delete_many({"_id": {"$in": ids}} | old)
         return result.deleted_count
 
@@ -215,12 +217,12 @@ def letter_id_of(stream: str, event_id: Any) -> str:  # noqa: ANN401 - BSON of a
         stream: Which one.
         event_id: The event's resume token, or what else tells it apart within its stream.
     """
-    return hashlib.sha256(bson.encode({"stream": stream, "event": event_id})).hexdigest()[:32]
+    return hashlib.sha256(_encode({"stream": stream, "event": event_id})).hexdigest()[:32]
 
 
 def bounded(letter: DeadLetter) -> DeadLetter:
     """Return a letter as it is kept: cut to its bounds, its event measured."""
-    size = len(bson.encode(letter.event))
+    size = len(_encode(letter.event))
     is_whole = size <= EVENT_BYTES_MAX
     return replace(
         letter,
@@ -232,11 +234,15 @@ def bounded(letter: DeadLetter) -> DeadLetter:
     )
 
 
+def _encode(document: Mapping[str, Any]) -> bytes:  # Any: BSON
+    return bson.encode(document, codec_options=RAW)
+
+
 def _key_of(event: Mapping[str, Any]) -> Document:  # Any: BSON
     """Return what says which event it was, as far as that has room: a document's id may be as large as a document."""
     key: Document = {}
     for name in _KEY_FIELDS:
-        if name in event and len(bson.encode(longer := {**key, name: event[name]})) <= EVENT_BYTES_MAX:
+        if name in event and len(_encode(longer := {**key, name: event[name]})) <= EVENT_BYTES_MAX:
             key = longer
     return key
 

@@ -63,6 +63,8 @@ class StreamLedger:
         self._saved = begin
         self._has_room = asyncio.Event()
         self._has_room.set()
+        self._is_settled = asyncio.Event()
+        self._is_settled.set()
 
     async def register(self, position: Position) -> int:
         """Take the next event in, as soon as there is room, and return its number for `settle`.
@@ -90,6 +92,7 @@ class StreamLedger:
         self._read = position
         self._held.append(entry)
         self._unsettled[self._registered] = entry
+        self._is_settled.clear()
         self._registered += 1
         if len(self._held) >= self._in_flight_max:
             self._has_room.clear()
@@ -109,6 +112,12 @@ class StreamLedger:
             self._passed = self._held.popleft().position
         if len(self._held) < self._in_flight_max:
             self._has_room.set()
+        if not self._unsettled:
+            self._is_settled.set()
+
+    async def wait_settled(self) -> None:
+        """Return when every event that was registered is settled."""
+        await self._is_settled.wait()
 
     def quiet(self, token: Mapping[str, Any], cluster_time: Timestamp | None = None) -> None:
         """Note the stream's own latest token, of a time when it had nothing more to give (`postBatchResumeToken`).

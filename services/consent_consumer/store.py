@@ -115,6 +115,9 @@ class ConsentStore(Protocol):
     async def find_lease(self) -> LeaseState | None:
         """Return the lease as it is, or None when nobody ever had it."""
 
+    async def cluster_time(self) -> Timestamp:
+        """Return the time of the last change that the database knows of: what comes later is behind it."""
+
     async def take_position(self, stream: str, fence: int) -> Position | None:
         """Return where a stream stands, and refuse every save under a lower fence from then on; None: it never began.
 
@@ -205,6 +208,12 @@ class MongoConsentStore:
         with waiting_helps(self._database):
             found = await self._leases.find_one({"_id": LEASE}, shown)
         return None if found is None else _state_of(found)
+
+    async def cluster_time(self) -> Timestamp:
+        """See `ConsentStore`."""
+        with waiting_helps(self._database):
+            answer = await self._database.client.admin.command("hello")
+        return cast("Timestamp", answer["operationTime"])
 
     async def take_position(self, stream: str, fence: int) -> Position | None:
         """See `ConsentStore`."""

@@ -342,13 +342,14 @@ class _Node(_EmbeddedMongo):
 async def open_node() -> AsyncIterator[tuple[_Node, MongoServer]]:
     """Start a node that is alone and has its first user."""
     password = uuid.uuid4().hex
-    with_user = f"mongodb://{LOOPBACK}"
     async with open_directory(None, "test-mongo-") as place:
         node = _Node(place, secret=password, oplog_mb=990, parameters={})
         node.create()
         try:
             await node.start()
-            client: Client = AsyncMongoClient(f"{with_user}:{node.port}/?directConnection=true", timeoutMS=20_000)
+            client: Client = AsyncMongoClient(
+                f"mongodb://{LOOPBACK}:{node.port}/?directConnection=true", timeoutMS=20_000
+            )
             await _create_user(client, "root", password, [{"role": "root", "db": "admin"}])
             await client.close()
             yield node, MongoServer(node.superuser_url, node)

@@ -334,6 +334,27 @@ async def test_one_failure_keeps_both_streams_back(tmp_path: Path) -> None:
     assert len(fake.calls) == 1
 
 
+async def test_a_call_that_is_served_makes_the_next_pause_a_short_one(tmp_path: Path) -> None:
+    """Ten failures in a row make the pause a thousand times longer; after a success it begins anew."""
+    fake = FakeSalesforce()
+    settings = fake_settings(tmp_path, backoff_first_seconds=1e-6, backoff_most_seconds=60)
+
+    async def fail() -> float:
+        fake.answer = lambda _: answered(503)
+        with pytest.raises(SalesforceUnavailable, match="answered 503") as caught:
+            await salesforce.upsert(MASTER_OBJECT, records("a"))
+        await eventually(lambda: not salesforce.paused_seconds)
+        return caught.value.retry_after_seconds
+
+    async with open_fake(fake, settings) as salesforce:
+        for _ in range(10):
+            await fail()
+        assert await fail() > 1e-4
+        fake.answer = stored
+        await salesforce.upsert(MASTER_OBJECT, records("a"))
+        assert await fail() <= 1e-6
+
+
 async def never(_: httpx.Request) -> httpx.Response:
     """Give no answer."""
     await asyncio.Event().wait()

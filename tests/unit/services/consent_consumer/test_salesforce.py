@@ -85,6 +85,7 @@ OUTCOMES: list[tuple[dict[str, Any], Outcome]] = [
     (refused("SOMETHING_NEW"), Outcome(Verdict.UNKNOWN, "SOMETHING_NEW")),
     (refused("no code at all"), Outcome(Verdict.UNKNOWN, "UNREADABLE")),
     (refused("STRING_TOO_LONG", VERSION_RULE), Outcome(Verdict.REFUSED, "STRING_TOO_LONG")),
+    (refused("STRING_TOO_LONG", "Foreign key external ID: a"), Outcome(Verdict.REFUSED, "STRING_TOO_LONG")),
     (refused("STRING_TOO_LONG", "no", "A__c", "B__c"), Outcome(Verdict.REFUSED, "STRING_TOO_LONG", "A__c, B__c")),
     (refused("STRING_TOO_LONG", "no", "A__c", "\x00"), Outcome(Verdict.REFUSED, "STRING_TOO_LONG", "A__c")),
     (refused("DUPLICATE_EXTERNAL_ID"), Outcome(Verdict.REFUSED, "DUPLICATE_EXTERNAL_ID")),

@@ -102,7 +102,7 @@ NUMBERS: st.SearchStrategy[Fraction] = st.one_of(
     st.integers(-(2**63), 2**63 - 1).map(Fraction),
     st.floats(allow_nan=False, allow_infinity=False).map(Fraction),
     st.decimals(allow_nan=False, allow_infinity=False, places=6, min_value=-(10**20), max_value=10**20).map(Fraction),
-    st.tuples(st.integers(-(10**34) + 1, 10**34 - 1), st.integers(-6_100, 6_100)).map(
+    st.tuples(st.integers(-(10**34) + 1, 10**34 - 1), st.integers(-330, 330)).map(
         lambda pair: Fraction(pair[0]) * Fraction(10) ** pair[1]
     ),
 )
@@ -163,6 +163,16 @@ def test_neighbours_are_told_apart() -> None:
     assert (
         len({external_id(each) for each in (float("nan"), -float("nan"), Decimal128("NaN"), Decimal128("sNaN"))}) == 1
     )
+
+
+def test_the_greatest_and_the_least_numbers_are_told_apart_and_have_one_id_each() -> None:
+    """At both ends of Decimal128 zeros count for nothing and digits for all."""
+    for first, same, other in (
+        ("1E+6144", "1000E+6141", "1.1E+6144"),
+        ("1E-6170", "10E-6171", "1E-6171"),
+        ("-1E+6144", "-10E+6143", "1E+6144"),
+    ):
+        assert external_id(Decimal128(first)) == external_id(Decimal128(same)) != external_id(Decimal128(other))
 
 
 SCALARS = st.one_of(

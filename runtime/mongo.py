@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar, TypeVarTuple
 
 import pymongo
+from bson.codec_options import CodecOptions
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
@@ -25,7 +26,16 @@ from runtime.mongo_error import DEPENDENCY, as_unavailable, is_password_refused
 from runtime.mongo_settings import MongoSettings
 from runtime.settings import read_secret
 
-__all__ = ["Collection", "Document", "MongoDatabase", "MongoStatistics", "Session", "expose_mongo", "open_mongo"]
+__all__ = [
+    "ChangeStream",
+    "Collection",
+    "Document",
+    "MongoDatabase",
+    "MongoStatistics",
+    "Session",
+    "expose_mongo",
+    "open_mongo",
+]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -128,13 +138,21 @@ class MongoDatabase:
                     return await session.with_transaction(run)
 
     async def watch(
-        self, pipeline: Sequence[Mapping[str, Any]], *, collection: str | None = None, **options: object
+        self,
+        pipeline: Sequence[Mapping[str, Any]],
+        *,
+        collection: str | None = None,
+        codec_options: CodecOptions[Any] | None = None,
+        **options: object,
     ) -> ChangeStream:
-        """Open a stream of changes of one collection, or of the whole database; close it with ``aclose``.
+        """Open a stream of changes of one collection, or of the whole database; its ``close`` ends it.
 
-        Call it, and the stream's own methods, inside of ``call``.
+        Call it, and the stream's own methods, inside of ``call``. Read it with ``try_next``: a timeout around ``next``
+        closes the stream without a word.
         """
         of: Any = self._client[self._settings.database] if collection is None else self.collection(collection)
+        if codec_options is not None:
+            of = of.with_options(codec_options=codec_options)
         stream: ChangeStream = await settle(of.watch(pipeline, **options))
         return stream
 

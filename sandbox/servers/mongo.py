@@ -34,6 +34,7 @@ _POLL_SECONDS = 0.02
 _CACHE_GB = "0.25"
 _OPLOG_MB = 990
 _USER_EXISTS = 51003
+_ALREADY_INITIALIZED = 23
 _OP_MSG = 2013
 _PARAMETERS: Final = {
     "diagnosticDataCollectionEnabled": "false",
@@ -228,7 +229,11 @@ async def initiate(url: str, addresses: Sequence[str], settings: Mapping[str, ob
     ]
     config = {"_id": REPLICA_SET, "version": 1, "members": members, "settings": dict(settings or {})}
     async with _connect(url) as client:
-        await client.admin.command("replSetInitiate", config)
+        try:
+            await client.admin.command("replSetInitiate", config)
+        except OperationFailure as error:
+            if error.code != _ALREADY_INITIALIZED:  # the driver asks again when an answer was lost
+                raise
     host, _, port = addresses[0].rpartition(":")
     await _wait_for_primary(host, int(port))
 
@@ -281,7 +286,7 @@ def _named(url: str) -> MongoServer:
     try:
         return MongoServer(url)
     except (PyMongoError, ValueError):
-        raise ServerError(f"{MONGO_VARIABLE} must be like mongodb://user:password@host:27017/") from None
+        raise ServerError(f"{MONGO_VARIABLE} must be a URL that begins with mongodb://") from None
 
 
 @contextlib.asynccontextmanager

@@ -20,6 +20,23 @@ class SalesforceDenied(SalesforceUnavailable):
     """
 
 
+class PositionLostError(RuntimeError):
+    """Say that a stream cannot go on from where it stood: an operator has to choose between a resync and a skip.
+
+    Attributes:
+        stream: which one.
+        code: MongoDB's.
+        is_history_lost: whether the changes are gone from the oplog; else the position itself cannot be used.
+    """
+
+    def __init__(self, stream: str, code: int | None, is_history_lost: bool) -> None:
+        self.stream = stream
+        self.code = code
+        self.is_history_lost = is_history_lost
+        what = "the changes behind its position are gone" if is_history_lost else "its position cannot be used"
+        super().__init__(f"{stream}: {what} (code {code}); the position is kept: resync, or skip")
+
+
 class VersionOverflowError(ValueError):
     """Say that a cluster time cannot be told as a version; going on would let an older change overwrite a newer one."""
 

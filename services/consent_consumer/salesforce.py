@@ -104,35 +104,54 @@ class Salesforce:
             _log.error("An external id is not unique in Salesforce", object_type=object_type)
         return outcomes
 
+    async def find_older(self, object_type: str, version: int) -> list[str]:
+        """Return the external ids of some records, 200 at most, that live and are older than a version; none if none.
+
+        Raises:
+            SalesforceDenied, SalesforceUnavailable: as `upsert`.
+        """
+        statement = (
+            f"SELECT {EXTERNAL_ID} FROM {object_type} WHERE Deleted__c = false AND Version__c < {version:d}"  # noqa: S608 - both are ours
+            f" ORDER BY {EXTERNAL_ID} LIMIT {RECORDS_PER_CALL_MAX}"
+        )
+        try:
+            answer = await self._call("GET", f"/query?q={quote(statement)}")
+        except _CallRefusedError as error:
+            raise self._denied(f"refused a query: {error.code}") from None
+        try:
+            return [record[EXTERNAL_ID] for record in orjson.loads(answer.body)["records"]]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            raise self._pause.fail("answered 200 with what is no list of records", began=answer.began) from None
+
     async def _store(self, object_type: str, records: Sequence[Record]) -> list[Outcome]:
-        """Make one call, with whatever token it takes.
+        path = f"/composite/sobjects/{quote(object_type)}/{EXTERNAL_ID}"
+        return self._outcomes(await self._call("PATCH", path, _content(object_type, records)), len(records))
+
+    async def _call(self, method: str, path: str, content: bytes = b"") -> Answer:
+        """Make one call, with whatever token it takes, and return its answer if that is 200.
 
         Raises:
             _CallRefusedError: It is refused for what it holds.
         """
-        path = f"/services/data/{self._settings.api_version}/composite/sobjects/{quote(object_type)}/{EXTERNAL_ID}"
-        content = _content(object_type, records)
+        path = f"/services/data/{self._settings.api_version}{path}"
         began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
-                answer = await self._call(path, content)
+                answer = await self._send(method, path, content, token := await self._tokens.current())
+                if answer.status == httpx.codes.UNAUTHORIZED:
+                    answer = await self._send(method, path, content, await self._tokens.current(refused=token))
         except TimeoutError:
             seconds = self._settings.timeout_seconds
             raise self._pause.fail(f"not done within {seconds:g} s, token and all", began=began) from None
         if answer.status != httpx.codes.OK:
             raise self._failure(answer)
-        return self._outcomes(answer, len(records))
-
-    async def _call(self, path: str, content: bytes) -> Answer:
-        token = await self._tokens.current()
-        answer = await self._send(path, content, token)
-        if answer.status == httpx.codes.UNAUTHORIZED:
-            answer = await self._send(path, content, await self._tokens.current(refused=token))
         return answer
 
-    async def _send(self, path: str, content: bytes, token: AccessToken) -> Answer:
-        headers = {"authorization": f"Bearer {token.value}", "content-type": "application/json"}
-        return await self._http.send("PATCH", path, content, headers)
+    async def _send(self, method: str, path: str, content: bytes, token: AccessToken) -> Answer:
+        headers = {"authorization": f"Bearer {token.value}"}
+        if content:
+            headers["content-type"] = "application/json"
+        return await self._http.send(method, path, content, headers)
 
     def _outcomes(self, answer: Answer, count: int) -> list[Outcome]:
         try:

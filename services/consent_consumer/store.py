@@ -184,8 +184,10 @@ class MongoConsentStore:
         """See `ConsentStore`."""
         with waiting_helps(self._database):
             lease = await self._take(None, claim_id, holder, seconds)
+        if lease["claim_id"] != claim_id:
+            return None
         self._reach("after-lease")
-        return lease["fence"] if lease["claim_id"] == claim_id else None
+        return cast("int", lease["fence"])
 
     async def renew_lease(self, claim_id: str, seconds: float) -> None:
         """See `ConsentStore`."""

@@ -35,6 +35,8 @@ BAITED: Final = (
     "requirements/dev.txt",
 )
 """Files that a work tree may hold and an image may not, in the places where they would lie."""
+PAGE: Final = tuple(f"sandbox/salesforce/page.{kind}" for kind in ("css", "html", "js"))
+"""What the image holds besides modules."""
 WAITING: Final = {
     "COUPON_CONSUMER_POSTGRES__DATABASE": "coupons",
     "COUPON_CONSUMER_POSTGRES__USER": "coupon_consumer",
@@ -139,7 +141,7 @@ def test_the_image_is_small(image: str, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_nothing_is_in_the_image_but_the_packages(baited_tree: Path, image: str) -> None:
-    """Every module of the packages is there and no other file of ours is; no bait is anywhere, by content."""
+    """Every module of the packages is there, and the one page; no other file of ours is, and no bait, by content."""
     files, baits = python(
         image,
         f"""
@@ -162,7 +164,7 @@ print(json.dumps([sorted(files), baits]))
     )
     assert baits == []
     modules = [path.relative_to(baited_tree) for package in PACKAGES for path in (baited_tree / package).rglob("*.py")]
-    assert files == sorted(map(str, modules))
+    assert files == sorted([*map(str, modules), *PAGE])
 
 
 def test_no_build_tool_and_no_cache_is_left(image: str) -> None:

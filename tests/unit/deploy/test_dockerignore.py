@@ -5,12 +5,14 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 PACKAGES: Final = ("patterns", "runtime", "loyalty", "services", "deploy", "sandbox")
+PAGE: Final = frozenset(f"!sandbox/salesforce/page.{kind}" for kind in ("css", "html", "js"))
 
 
-def test_every_directory_with_modules_is_let_in_and_nothing_else() -> None:
+def test_every_directory_with_modules_is_let_in_and_one_page_and_nothing_else() -> None:
     """A new directory needs its line, or its modules would be missing in the image; what is not named stays outside."""
     lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     directories = {path.parent.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     assert rules[0] == "*"
-    assert set(rules[1:]) == {"!requirements/services.txt", *(f"!{directory}/*.py" for directory in directories)}
+    modules = {f"!{directory}/*.py" for directory in directories}
+    assert set(rules[1:]) == {"!requirements/services.txt", *modules, *PAGE}

@@ -1,0 +1,129 @@
+"""Wire the consumer: the only place where its parts meet. The twin of the original's main.go and of its db/db.go.
+
+There, two goroutines iterate two streams under one context and one wait group. A wait group only waits: when one stream
+ends, for whatever reason, the other goes on, and the process is half dead with nobody told. Here the two share an error
+group: the first that fails takes the other with it, and the process ends with an error, to be started again.
+"""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Final
+
+from patterns import Channel, Context, ContextError, ErrorGroup, WaitGroup, receive, select
+from runtime.background import raise_reported, run_reporting
+from runtime.clean_up import Cleaner, CleanUpMetrics, Kept
+from runtime.crash_point import CrashPoints
+from runtime.dependency import wait_for_dependency
+from runtime.logs import get_logger
+from runtime.metrics import StatisticsCollector, registry
+from runtime.mongo import MongoDatabase, expose_mongo, open_mongo
+from runtime.mongo_error import DEPENDENCY
+from runtime.process import Process
+from services.consent_consumer.change_stream import CONSENT_DETAIL, CONSENT_MASTER
+from services.consent_consumer.collection_scan import MongoCollectionScan
+from services.consent_consumer.dead_letters import MongoDeadLetters
+from services.consent_consumer.errors import LeaseLostError
+from services.consent_consumer.lease import Lease, LeaseKeeper
+from services.consent_consumer.metrics import ConsentMetrics
+from services.consent_consumer.salesforce import open_salesforce
+from services.consent_consumer.settings import ConsentConsumerSettings
+from services.consent_consumer.store import CRASH_POINTS as STORE_CRASH_POINTS
+from services.consent_consumer.store import MongoConsentStore
+from services.consent_consumer.stream import ConsentStream, Places
+
+CRASH_POINTS: Final = (*STORE_CRASH_POINTS, "after-read", "before-call", "after-call")
+
+_log = get_logger("consent_consumer")
+
+
+class Application:
+    """One instance, at work or waiting for the lease, from its first wait to its last closed connection."""
+
+    def __init__(self, settings: ConsentConsumerSettings) -> None:
+        self._settings = settings
+        self._points = CrashPoints(settings.crash, CRASH_POINTS)
+
+    async def run(self, process: Process) -> None:
+        """Carry consents until a signal comes or a stream fails; either way everything is closed in order.
+
+        Raises:
+            DependencyUnavailable: The database did not answer in time; the message has its last error.
+            IndexConflictError: An index is there in another form; the message names it.
+            ContextCancelled: A signal came while the database was awaited.
+            PositionLostError, LeaseLostError: What ended the streams.
+        """
+        settings = self._settings
+        async with AsyncExitStack() as stack:
+            _log.info("Waiting for the database", seconds=settings.startup_seconds)
+            database = await stack.enter_async_context(
+                open_mongo(process.startup, settings.mongo, application_name=settings.service)
+            )
+            store = MongoConsentStore(database, self._points.reach)
+            await wait_for_dependency(process.startup, store.create_indexes, dependency=DEPENDENCY)
+            letters = MongoDeadLetters(database, self._points.reach)
+            salesforce = await stack.enter_async_context(open_salesforce(settings.salesforce))
+            places = Places(
+                database, store, MongoCollectionScan(database), letters, salesforce, ConsentMetrics(registry)
+            )
+            streams = [
+                ConsentStream(name, places, settings, self._points.reach) for name in (CONSENT_MASTER, CONSENT_DETAIL)
+            ]
+            self._expose(process, database, streams)
+            old_letters = Kept("dead letters", letters.remove_old, settings.dead_letters.keep_seconds)
+            cleaner = Cleaner(settings.dead_letters, old_letters, metrics=CleanUpMetrics(registry))
+
+            async def consume(ctx: Context) -> None:
+                await self._consume(ctx, LeaseKeeper(store, settings.lease, settings.instance), streams)
+
+            stream_errors: Channel[BaseException] = Channel(1)
+            shutdown = process.shutdown
+            with process.ctx.with_cancel() as routine_ctx:
+                background = WaitGroup()
+                for work in (consume, cleaner.run):
+                    background.go(run_reporting, stream_errors, work, routine_ctx)
+                process.health.set_ready()
+
+                failed, stop = receive(stream_errors), receive(shutdown)
+                if await select(failed, stop) is failed:
+                    _log.error("Change streams failed", error=repr(failed.value))
+                    routine_ctx.cancel()
+                    await self.graceful_shutdown(process, background, database)
+                    raise failed.value
+                _log.info("Received shutdown signal", signal=stop.value.name)
+                routine_ctx.cancel()
+                await self.graceful_shutdown(process, background, database)
+                raise_reported(stream_errors)  # the last call may fail, or saving, or giving the lease back
+                process.ctx.raise_if_done()  # a stop that was forced did not complete
+                _log.info("Application shutdown completed")
+
+    async def graceful_shutdown(self, process: Process, background: WaitGroup, database: MongoDatabase) -> None:
+        """Stop in order, under what is left of the grace period: the calls in hand, the lease, the database."""
+        process.health.set_draining()
+        await process.stop.run(("change streams", background.wait), ("mongo", database.aclose))
+
+    async def _consume(self, ctx: Context, keeper: LeaseKeeper, streams: Sequence[ConsentStream]) -> None:
+        """Wait for the lease, and run both streams under it until the context ends or one of them fails."""
+        try:
+            async with keeper.hold(ctx) as lease, ErrorGroup(ctx) as group:
+                for stream in streams:
+                    await group.go(stream.run, group.ctx, lease)
+                await group.go(_watch_lease, group.ctx, lease)
+        except ContextError:
+            if not ctx.is_done:
+                raise
+
+    def _expose(self, process: Process, database: MongoDatabase, streams: Sequence[ConsentStream]) -> None:
+        process.health.add_check(DEPENDENCY, database.check)
+        expose_mongo(database)
+        for stream in streams:
+            process.health.add_check(stream.name, stream.check)
+            registry.register(
+                StatisticsCollector(stream.name, stream.statistics, counters=frozenset({"registered", "settled"}))
+            )
+
+
+async def _watch_lease(ctx: Context, lease: Lease) -> None:
+    """End the group when the lease is lost, so that not even an idle stream outlives it."""
+    lost, stop = receive(lease.lost.done), receive(ctx.done)
+    if await select(lost, stop) is lost:
+        raise LeaseLostError(str(lease.lost.cause))

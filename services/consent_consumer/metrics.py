@@ -1,0 +1,54 @@
+"""Count what becomes of the changes, by stream."""
+
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from services.consent_consumer.outcome import Outcome
+
+
+class ConsentMetrics:
+    """The metrics of one consumer, in one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        by_stream = ["stream"]
+        self.outcomes = Counter(
+            "lp_consent_outcomes",
+            "Tries of a change, by what Salesforce said of it.",
+            ["stream", "verdict"],
+            registry=registry,
+        )
+        self.settled = Counter("lp_consent_settled", "Changes settled.", by_stream, registry=registry)
+        self.dead = Counter("lp_consent_dead_lettered", "Changes given up.", by_stream, registry=registry)
+        self.unavailable = Counter(
+            "lp_consent_unavailable", "Calls that came to nothing, and were made again.", by_stream, registry=registry
+        )
+        self.settled_at = Gauge(
+            "lp_consent_last_settled_timestamp_seconds",
+            "When a change was settled last, in Unix time; 0 before the first.",
+            by_stream,
+            registry=registry,
+        )
+
+
+class StreamMetrics:
+    """The metrics of the stream of this name."""
+
+    def __init__(self, metrics: ConsentMetrics, stream: str) -> None:
+        self.stream = stream
+        self._metrics = metrics
+        self._settled = metrics.settled.labels(stream)
+        self._dead = metrics.dead.labels(stream)
+        self._settled_at = metrics.settled_at.labels(stream)
+        self.unavailable = metrics.unavailable.labels(stream)
+
+    def count(self, outcome: Outcome) -> None:
+        """Count one try."""
+        self._metrics.outcomes.labels(self.stream, outcome.verdict).inc()
+
+    def settle(self, changes: int, *, dead: int) -> None:
+        """Count changes that are done, and how many documents of them are dead letters now."""
+        if changes:
+            self._settled.inc(changes)
+            self._dead.inc(dead)
+            self._settled_at.set(time.time())

@@ -1,0 +1,128 @@
+"""consent_consumer as a real process, with a Salesforce in this one and its collections in a real database."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from runtime.mongo import Collection, MongoDatabase
+from runtime.mongo_settings import MongoSettings
+from sandbox.salesforce import Salesforce
+from sandbox.servers.address import free_port
+from services.consent_consumer.change_stream import CONSENT_DETAIL, CONSENT_MASTER
+from services.consent_consumer.record import DETAIL_OBJECT, MASTER_OBJECT, external_id
+from tests.support.campaign_api_process import mongo_variables
+from tests.support.eventually import eventually
+from tests.support.salesforce import APP
+from tests.support.service_process import ServiceProcess, open_service
+
+Content = dict[str, Any]  # Any: BSON, or JSON
+
+
+class ConsentWorld:
+    """Both ends of the consumer: the members' documents, and what Salesforce holds."""
+
+    def __init__(self, database: MongoDatabase, mongo: MongoSettings, salesforce: Salesforce, directory: Path) -> None:
+        self.database = database
+        self.salesforce = salesforce
+        self._mongo = mongo
+        self._directory = directory
+
+    @property
+    def masters(self) -> Collection:
+        """The collection `consent_master`."""
+        return self.database.collection(CONSENT_MASTER)
+
+    @property
+    def details(self) -> Collection:
+        """The collection `consent_detail`."""
+        return self.database.collection(CONSENT_DETAIL)
+
+    def consumer(self, **settings: str) -> AbstractAsyncContextManager[ServiceProcess]:
+        """Start a consumer; settings are variables without their prefix. It is stopped on leaving."""
+        secret_file = self._directory / "client-secret"
+        secret_file.write_text(APP.client_secret)
+        variables = {
+            **mongo_variables(self._mongo),
+            "SALESFORCE__URL": self.salesforce.url,
+            "SALESFORCE__CLIENT_ID": APP.client_id,
+            "SALESFORCE__CLIENT_SECRET_FILE": str(secret_file),
+            "SALESFORCE__BACKOFF_MOST_SECONDS": "1",
+            "RETRY__FIRST_SECONDS": "0.05",
+            "RETRY__MOST_SECONDS": "0.5",
+            "START": "now",
+            "SAVE_SECONDS": "0.1",
+            "LEASE__SECONDS": "10",
+            "LEASE__RENEW_SECONDS": "1",
+            "LEASE__POLL_SECONDS": "0.2",
+            "MONGO__OPERATION_TIMEOUT_SECONDS": "4",
+            "ADMIN__PORT": str(free_port()),
+            **settings,
+        }
+        return open_service(ServiceProcess, "consent_consumer", self._directory, variables)
+
+    async def wait_agreed(self, *, seconds: float = 40) -> None:
+        """Wait until Salesforce holds exactly what the collections hold."""
+        await eventually(self._is_agreed, seconds=seconds, pause_seconds=0.05)
+
+    async def _is_agreed(self) -> bool:
+        for collection, kind in ((self.masters, MASTER_OBJECT), (self.details, DETAIL_OBJECT)):
+            wanted = {external_id(document["_id"]): _content_of(document) async for document in collection.find()}
+            living = {
+                key: _content_in(record.fields)
+                for key, record in self.salesforce.records(kind).items()
+                if not record.fields["Deleted__c"]
+            }
+            if wanted != living:
+                return False
+        return True
+
+
+def master(document_id: object, **fields: object) -> Content:
+    """Return a consent that nothing is wrong with, with some fields changed."""
+    return {
+        "_id": document_id,
+        "member_id": "m-1",
+        "status": "granted",
+        "policy_version": "2026-1",
+        "channel": "app",
+        "changed_at": datetime(2026, 11, 28, 10, tzinfo=UTC),
+        "schema_version": 2,
+        **fields,
+    }
+
+
+def detail(document_id: object, master_id: object, **fields: object) -> Content:
+    """Return a detail of that consent that nothing is wrong with, with some fields changed."""
+    return {
+        "_id": document_id,
+        "master_id": master_id,
+        "purpose": "sms",
+        "is_granted": True,
+        "changed_at": datetime(2026, 11, 28, 10, tzinfo=UTC),
+        "schema_version": 1,
+        **fields,
+    }
+
+
+def _content_of(document: Content) -> tuple[object, ...]:
+    if "purpose" in document:
+        return document["purpose"], document["is_granted"], external_id(document["master_id"])
+    return document["status"], document["channel"], document["policy_version"]
+
+
+def _content_in(fields: Content) -> tuple[object, ...]:
+    if "Purpose__c" in fields and fields["Purpose__c"] is not None:
+        return fields["Purpose__c"], fields["Granted__c"], fields["Master__r"]["ExternalId__c"]
+    return fields["Status__c"], fields["Channel__c"], fields["PolicyVersion__c"]
+
+
+@asynccontextmanager
+async def open_consent_world(
+    database: MongoDatabase, mongo: MongoSettings, salesforce: Salesforce, directory: Path
+) -> AsyncIterator[ConsentWorld]:
+    """Give the world of one test, with both collections made."""
+    for name in (CONSENT_MASTER, CONSENT_DETAIL):
+        await database.client[database.name].create_collection(name)
+    yield ConsentWorld(database, mongo, salesforce, directory)

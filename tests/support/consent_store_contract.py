@@ -88,11 +88,16 @@ class LeaseContract:
         assert (after.holder, after.fence, after.is_held) == ("one", before.fence, True)
 
     async def test_asking_again_with_the_same_claim_gives_the_same_fence(self, world: World) -> None:
-        """Whose answer was lost asks again, and has not locked itself out."""
+        """Whose answer was lost asks again, has not locked itself out, and has the lease's whole time from then on."""
         first = await world.store.take_lease("a", "one", SHORT)
+        before = await world.store.find_lease()
 
         assert await world.store.take_lease("a", "one", LONG) == first
         assert await world.store.take_lease("b", "two", LONG) is None
+        after = await world.store.find_lease()
+        assert before is not None
+        assert after is not None
+        assert after.expires_at - before.expires_at > timedelta(seconds=LONG / 2)
 
     async def test_giving_back_what_another_has_takes_nothing_from_it(self, world: World) -> None:
         """Neither does giving back twice, or what nobody ever had."""

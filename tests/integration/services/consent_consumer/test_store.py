@@ -196,6 +196,7 @@ async def test_crash_points_are_reached_on_the_way(world: MongoWorld) -> None:
     store = MongoConsentStore(world.database, reached.append)
     letters = MongoDeadLetters(world.database, reached.append)
     await store.take_lease("a", "one", LONG)
+    await store.take_lease("b", "two", LONG)  # who does not get it does not pass the point
     await store.take_position(MASTER, 1)
     await letters.bury([some_letter()])
     await store.save_position(MASTER, position(7), 1)

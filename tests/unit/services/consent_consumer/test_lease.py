@@ -28,6 +28,7 @@ class AwayStore(FakeConsentStore):
         self.is_away = False
         self.loses_answers = False
         self.timeout_seconds = 5.0
+        self.delay_seconds = 0.0
         self.asked: list[float] = []
 
     async def take_lease(self, claim_id: str, holder: str, seconds: float) -> int | None:
@@ -50,7 +51,9 @@ class AwayStore(FakeConsentStore):
         if self.is_away or self.loses_answers:
             await asyncio.sleep(self.timeout_seconds)
             raise DependencyUnavailable("mongo", "no answer")
-        return await call()
+        answer = await call()
+        await asyncio.sleep(self.delay_seconds)
+        return answer
 
 
 def keeper(store: FakeConsentStore, holder: str = "one", settings: LeaseSettings = SETTINGS) -> LeaseKeeper:
@@ -185,6 +188,22 @@ def test_time_of_an_answer_counts_against_the_lease() -> None:
         settings = LeaseSettings(seconds=30, renew_seconds=15, poll_seconds=2)
         async with keeper(SlowStore(), settings=settings).hold(background()) as lease:
             assert lease.statistics().remaining_seconds == pytest.approx(9.7)
+
+    bubble(scene)
+
+
+def test_time_of_a_renewal_s_answer_counts_too() -> None:
+    """A renewal that was sent at 10 s and answered at 18 s lets the lease end as if it had been answered at once."""
+
+    async def scene() -> None:
+        store = AwayStore()
+        async with keeper(store).hold(background()) as lease:
+            store.delay_seconds = 8
+            await asyncio.sleep(19)
+            assert lease.statistics().renewed == 1
+            store.is_away = True
+            await lease.lost.wait()
+            assert now() == pytest.approx(39.7)
 
     bubble(scene)
 

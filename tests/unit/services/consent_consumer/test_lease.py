@@ -1,8 +1,7 @@
 """The lease on the fake store, on a clock of its own: waiting, renewing, losing, giving back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from patterns import ContextCancelled, DeadlineExceeded, background, bubble
 from runtime.errors import DependencyUnavailable
 from services.consent_consumer.errors import LeaseLostError
-from services.consent_consumer.lease import Lease, LeaseKeeper
+from services.consent_consumer.lease import LeaseKeeper
 from services.consent_consumer.settings import LeaseSettings
 from services.consent_consumer.store import Position
 from tests.support.consent_store_contract import MASTER, position
@@ -330,31 +329,17 @@ def test_error_in_the_block_gives_the_lease_back() -> None:
     bubble(scene)
 
 
-class SleptLoop:
-    """What a process sees that was stopped and goes on: the clock has moved and nothing has been told yet."""
-
-    def __init__(self) -> None:
-        self.skipped = 0.0
-
-    @asynccontextmanager
-    async def hold(self, store: FakeConsentStore, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lease]:
-        """Hold the lease on a clock that `skipped` moves."""
-        loop = asyncio.get_running_loop()
-        real = loop.time
-        monkeypatch.setattr(loop, "time", lambda: real() + self.skipped)
-        async with keeper(store).hold(background()) as lease:
-            yield lease
-
-
 def test_process_that_slept_finds_out_before_it_does_anything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though its loop has not turned since, the check refuses at once, and so does the database."""
+    """Its clock has moved and its loop has not turned since: the check refuses at once, and so does the database."""
 
     async def scene() -> None:
-        store, slept = FakeConsentStore(), SleptLoop()
-        async with slept.hold(store, monkeypatch) as lease:
+        store = FakeConsentStore()
+        loop = asyncio.get_running_loop()
+        awake = loop.time
+        async with keeper(store).hold(background()) as lease:
             await store.take_position(MASTER, lease.fence)
             lease.check()
-            slept.skipped = 31
+            monkeypatch.setattr(loop, "time", lambda: awake() + 31)
             was_told = lease.lost.is_done
             with pytest.raises(LeaseLostError):
                 lease.check()

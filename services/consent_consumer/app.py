@@ -102,12 +102,10 @@ class Application:
         await process.stop.run(("change streams", background.wait), ("mongo", database.aclose))
 
     async def _consume(self, ctx: Context, keeper: LeaseKeeper, streams: Sequence[ConsentStream]) -> None:
-        """Wait for the lease, and run both streams under it until the context ends or one of them fails."""
+        """Wait for the lease, and work under it until the context ends or a stream fails."""
         try:
-            async with keeper.hold(ctx) as lease, ErrorGroup(ctx) as group:
-                for stream in streams:
-                    await group.go(stream.run, group.ctx, lease)
-                await group.go(_watch_lease, group.ctx, lease)
+            async with keeper.hold(ctx) as lease:
+                await run_streams(ctx, lease, streams)
         except ContextError:
             if not ctx.is_done:
                 raise
@@ -120,6 +118,20 @@ class Application:
             registry.register(
                 StatisticsCollector(stream.name, stream.statistics, counters=frozenset({"registered", "settled"}))
             )
+
+
+async def run_streams(ctx: Context, lease: Lease, streams: Sequence[ConsentStream]) -> None:
+    """Run streams that share one fate, until the context ends.
+
+    Raises:
+        PositionLostError: A stream cannot go on; the others were ended.
+        LeaseLostError: Another instance may be at work; all were ended.
+        ContextError: The context ended before a stream had begun.
+    """
+    async with ErrorGroup(ctx) as group:
+        for stream in streams:
+            await group.go(stream.run, group.ctx, lease)
+        await group.go(_watch_lease, group.ctx, lease)
 
 
 async def _watch_lease(ctx: Context, lease: Lease) -> None:

@@ -31,7 +31,7 @@ from runtime.mongo_error import DEPENDENCY
 from services.consent_consumer.errors import PositionLostError
 from services.consent_consumer.position import StreamLedger
 from services.consent_consumer.settings import RetrySettings
-from services.consent_consumer.store import RAW, Position
+from services.consent_consumer.store import FOREIGN, Position
 
 CONSENT_MASTER: Final = "consent_master"
 CONSENT_DETAIL: Final = "consent_detail"
@@ -246,7 +246,7 @@ async def _open(
 ) -> ChangeStream:
     """Open a stream that shows these fields of each document; of none, it does not even look the document up."""
     shown: dict[str, Any] = dict(_KEY)
-    options: dict[str, Any] = {"batch_size": events_max, "max_await_time_ms": _AWAIT_MS, "codec_options": RAW}
+    options: dict[str, Any] = {"batch_size": events_max, "max_await_time_ms": _AWAIT_MS, "codec_options": FOREIGN}
     if fields:
         shown["fullDocument"] = {"_id": 1, **dict.fromkeys(fields, 1)}
         options["full_document"] = "updateLookup"

@@ -13,7 +13,7 @@ from pymongo.errors import OperationFailure
 
 from runtime.mongo import MongoDatabase
 from services.consent_consumer.errors import SnapshotTooOldError
-from services.consent_consumer.store import RAW, waiting_helps
+from services.consent_consumer.store import FOREIGN, waiting_helps
 
 _SNAPSHOT_GONE: Final = frozenset({239, 246})
 
@@ -89,7 +89,7 @@ class MongoCollectionScan:
         }
         with waiting_helps(self._database):
             try:
-                answer = await self._database.client[self._database.name].command(command, codec_options=RAW)
+                answer = await self._database.client[self._database.name].command(command, codec_options=FOREIGN)
             except OperationFailure as error:
                 if error.code not in _SNAPSHOT_GONE:
                     raise

@@ -42,6 +42,7 @@ class _Parcel:
     first_tried_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     tries: int = 0
     due_at: float = 0.0
+    backoff: Backoff | None = None
 
 
 class Courier:
@@ -168,9 +169,8 @@ class Courier:
         return parcel.tries < tries.get(outcome.verdict, 0)
 
     def _put_off(self, parcel: _Parcel) -> None:
-        backoff = Backoff(self._retry.first_seconds, self._retry.most_seconds)
-        seconds = [backoff.fail() for _ in range(parcel.tries)][-1]
-        parcel.due_at = asyncio.get_running_loop().time() + seconds
+        parcel.backoff = parcel.backoff or Backoff(self._retry.first_seconds, self._retry.most_seconds)
+        parcel.due_at = asyncio.get_running_loop().time() + parcel.backoff.fail()
         self._later[external_id(parcel.change.document_id)] = parcel
 
     def _letter(self, parcel: _Parcel, outcome: Outcome) -> DeadLetter:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol, cast
 
 from bson import Timestamp
+from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
@@ -42,6 +43,9 @@ RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
 """Keeps documents byte for byte and decodes a field when it is asked for; a time beyond Python's is a `DatetimeMS`."""
+
+FOREIGN: Final[CodecOptions[RawBSONDocument]] = RAW.with_options(uuid_representation=UuidRepresentation.UNSPECIFIED)
+"""The same for documents that others write: a UUID stays a `Binary`, for one of a wrong length would not decode."""
 
 _INDEX_CONFLICTS: Final = frozenset({85, 86})  # other options, or other keys, under the same name
 _OPERATOR: Final = "operator"

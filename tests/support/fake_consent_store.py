@@ -60,6 +60,10 @@ class FakeConsentStore:
             return None
         return LeaseState(lease.holder, lease.fence, _as_time(lease.expires_at), lease.expires_at > _now())
 
+    async def cluster_time(self) -> Timestamp:
+        """See `ConsentStore`."""
+        return Timestamp(int(_now()), 1)
+
     async def take_position(self, stream: str, fence: int) -> Position | None:
         """See `ConsentStore`."""
         stored = self.positions.get(stream, SavedPosition(None, 0, None))

@@ -5,13 +5,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from bson import Binary
+from bson.binary import UUID_SUBTYPE
 
 from patterns import background
 from runtime.mongo import open_mongo
 from runtime.mongo_settings import MongoSettings
 from sandbox.salesforce import Fault, FaultKind
-from services.consent_consumer.record import MASTER_OBJECT
+from services.consent_consumer.record import MASTER_OBJECT, external_id
 from tests.support.consent_consumer_process import ConsentWorld, detail, master, open_consent_world
+from tests.support.consent_sample import IDS
 from tests.support.eventually import eventually
 from tests.support.salesforce import open_sandbox
 from tests.support.service_process import ServiceProcess, armed
@@ -103,6 +106,25 @@ async def test_what_salesforce_will_not_take_is_a_dead_letter_and_the_rest_goes_
         found = {each["event"]["documentKey"]["_id"]: each["error_class"] async for each in letters.find()}
         assert found == {2: "DUPLICATES_DETECTED", 3: "WrongConsentFieldError"}
         assert {"i:1", "i:4"} == set(world.salesforce.records(MASTER_OBJECT))
+        await stop(consumer)
+
+
+async def test_ids_of_every_type_and_huge_documents_pass(world: ConsentWorld) -> None:
+    """Neither an id that Python cannot decode nor an event beyond 16 MB stops the stream; each has its record."""
+    async with world.consumer() as consumer:
+        await consumer.wait_event("Change stream started", count=2)
+        odd = [*IDS, Binary(b"no UUID", UUID_SUBTYPE)]
+        await world.masters.insert_many([master(each) for each in odd])
+        await world.masters.insert_one(master("huge", note="x" * 15_000_000))
+        await world.masters.update_one({"_id": "huge"}, {"$set": {"note": "y" * 15_000_000, "status": "withdrawn"}})
+        await world.masters.insert_one(master("last"))
+        wanted = {external_id(each) for each in (*odd, "huge", "last")}
+        records = world.salesforce.records(MASTER_OBJECT)
+
+        def is_there() -> bool:
+            return wanted == set(records) and records["s:huge"].fields["Status__c"] == "withdrawn"
+
+        await eventually(is_there, seconds=60)
         await stop(consumer)
 
 

@@ -120,7 +120,7 @@ class ConsentStore(Protocol):
         """Return the lease as it is, or None when nobody ever had it."""
 
     async def cluster_time(self) -> Timestamp:
-        """Return the time of the last change that the database knows of: what comes later is behind it."""
+        """Return the first time that no change has had yet: a stream that begins there gives what comes from now on."""
 
     async def take_position(self, stream: str, fence: int) -> Position | None:
         """Return where a stream stands, and refuse every save under a lower fence from then on; None: it never began.
@@ -219,7 +219,8 @@ class MongoConsentStore:
         """See `ConsentStore`."""
         with waiting_helps(self._database):
             answer = await self._database.client.admin.command("hello")
-        return cast("Timestamp", answer["operationTime"])
+        last: Timestamp = answer["operationTime"]
+        return Timestamp(last.time, last.inc + 1)
 
     async def take_position(self, stream: str, fence: int) -> Position | None:
         """See `ConsentStore`."""

@@ -1,5 +1,8 @@
 """consent_consumer as a real process, with a Salesforce in this one and its collections in a real database."""
 
+import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
@@ -15,7 +18,7 @@ from services.consent_consumer.record import DETAIL_OBJECT, MASTER_OBJECT, exter
 from tests.support.campaign_api_process import mongo_variables
 from tests.support.eventually import eventually
 from tests.support.salesforce import APP
-from tests.support.service_process import ServiceProcess, open_service
+from tests.support.service_process import ROOT, ServiceProcess, environment_of, open_service
 
 Content = dict[str, Any]  # Any: BSON, or JSON
 
@@ -41,9 +44,25 @@ class ConsentWorld:
 
     def consumer(self, **settings: str) -> AbstractAsyncContextManager[ServiceProcess]:
         """Start a consumer; settings are variables without their prefix. It is stopped on leaving."""
+        return open_service(ServiceProcess, "consent_consumer", self._directory, self._variables() | settings)
+
+    async def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run one of the operator's commands to its end."""
+        return await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "services.consent_consumer", *arguments],
+            cwd=ROOT,
+            env=environment_of("consent_consumer", self._variables()),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def _variables(self) -> dict[str, str]:
         secret_file = self._directory / "client-secret"
         secret_file.write_text(APP.client_secret)
-        variables = {
+        return {
             **mongo_variables(self._mongo),
             "SALESFORCE__URL": self.salesforce.url,
             "SALESFORCE__CLIENT_ID": APP.client_id,
@@ -58,9 +77,7 @@ class ConsentWorld:
             "LEASE__POLL_SECONDS": "0.2",
             "MONGO__OPERATION_TIMEOUT_SECONDS": "4",
             "ADMIN__PORT": str(free_port()),
-            **settings,
         }
-        return open_service(ServiceProcess, "consent_consumer", self._directory, variables)
 
     async def wait_agreed(self, *, seconds: float = 40) -> None:
         """Wait until Salesforce holds exactly what the collections hold."""

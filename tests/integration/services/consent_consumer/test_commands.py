@@ -1,0 +1,106 @@
+"""The operator's commands, as an operator runs them."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from patterns import background
+from runtime.mongo import open_mongo
+from runtime.mongo_settings import MongoSettings
+from sandbox.salesforce import Fault, FaultKind
+from services.consent_consumer.record import MASTER_OBJECT
+from tests.support.consent_consumer_process import ConsentWorld, master, open_consent_world
+from tests.support.eventually import eventually
+from tests.support.salesforce import open_sandbox
+
+
+@pytest.fixture
+async def world(mongo_settings: MongoSettings, tmp_path: Path) -> AsyncIterator[ConsentWorld]:
+    """A database, a Salesforce, and no consumer yet."""
+    async with (
+        open_mongo(background(), mongo_settings) as database,
+        open_sandbox(tmp_path) as (salesforce, _),
+        open_consent_world(database, mongo_settings, salesforce, tmp_path) as world,
+    ):
+        yield world
+
+
+async def test_dead_letters_are_listed_shown_and_replayed(world: ConsentWorld) -> None:
+    """What Salesforce takes by now goes out of the list; what it refuses still stays, and the status says so."""
+    letters = world.database.collection("consent_dead_letters")
+    refused = Fault(kind=FaultKind.RECORD, code="DUPLICATES_DETECTED", external_ids=("i:1",))
+    world.salesforce.faults.switch_on(refused)
+    async with world.consumer() as consumer:
+        await consumer.wait_event("Change stream started", count=2)
+        await world.masters.insert_many([master(1), master(2, member_id="\x1b[31mnobody")])
+
+        async def are_buried() -> bool:
+            return await letters.count_documents({}) == 2
+
+        await eventually(are_buried, seconds=40)
+    listed = await world.command("dead-letters", "list")
+    assert listed.returncode == 0
+    lines = listed.stdout.splitlines()
+    assert lines[-1] == "2 dead letters"
+    assert any("DUPLICATES_DETECTED after 1 tries" in line for line in lines)
+    wrong = next(line.split()[0] for line in lines if "WrongConsentFieldError" in line)
+
+    shown = await world.command("dead-letters", "show", wrong)
+    assert shown.returncode == 0
+    assert "member_id must be a member's id" in shown.stdout
+    assert "\x1b" not in shown.stdout
+    assert "nobody" in shown.stdout  # it is the operator who asks for the whole event
+
+    world.salesforce.faults.clear()
+    replayed = await world.command("dead-letters", "replay", "--all")
+    assert replayed.returncode == 1
+    assert replayed.stdout.splitlines()[-1] == "1 replayed, 1 failed"
+    assert set(world.salesforce.records(MASTER_OBJECT)) == {"i:1"}
+    assert (await world.command("dead-letters", "list")).stdout.splitlines()[-1] == "1 dead letters"
+    assert (await world.command("dead-letters", "show", "nothing")).returncode == 1
+
+
+async def test_a_replayed_letter_overwrites_nothing_newer(world: ConsentWorld) -> None:
+    """A letter whose document has gone on meanwhile is settled, and Salesforce keeps the newer change."""
+    refused = Fault(kind=FaultKind.RECORD, code="DUPLICATES_DETECTED", external_ids=("i:1",))
+    world.salesforce.faults.switch_on(refused)
+    async with world.consumer() as consumer:
+        await consumer.wait_event("Change stream started", count=2)
+        await world.masters.insert_one(master(1))
+        await consumer.wait_event("Change dead-lettered")
+        world.salesforce.faults.clear()
+        await world.masters.update_one({"_id": 1}, {"$set": {"status": "withdrawn"}})
+        await world.wait_agreed()
+        replayed = await world.command("dead-letters", "replay", "--class", "DUPLICATES_DETECTED")
+        assert replayed.stdout.splitlines()[-1] == "1 replayed, 0 failed"
+    assert world.salesforce.records(MASTER_OBJECT)["i:1"].fields["Status__c"] == "withdrawn"
+
+
+async def test_a_skip_is_refused_at_work_and_leaves_an_audit_line(world: ConsentWorld) -> None:
+    """Only a stream that nobody runs is moved; it then begins with what comes, and who decided is written down."""
+    words = ("skip", "--stream", "consent_master", "--by", "an operator", "--reason", "the oplog is gone")
+    async with world.consumer() as consumer:
+        await consumer.wait_event("Change stream started", count=2)
+        refused = await world.command(*words)
+        assert refused.returncode == 1
+        assert "stop it first" in refused.stdout
+        assert "is at work" in (await world.command("positions")).stdout
+        await consumer.process.stop(grace_seconds=40)
+    await world.masters.insert_one(master("left out"))
+    assert (await world.command(*words)).returncode == 0
+    shown = (await world.command("positions")).stdout
+    assert "no instance is at work" in shown
+    assert "an operator let consent_master skip: the oplog is gone" in shown
+    async with world.consumer() as consumer:
+        await consumer.wait_event("Change stream started", count=2)
+        await world.masters.insert_one(master("carried"))
+        await eventually(lambda: "s:carried" in world.salesforce.records(MASTER_OBJECT), seconds=40)
+    assert set(world.salesforce.records(MASTER_OBJECT)) == {"s:carried"}
+
+
+async def test_a_command_without_its_servers_ends_with_a_sentence(world: ConsentWorld) -> None:
+    """What an operator mistypes is told, and nothing is done."""
+    assert (await world.command("dead-letters")).returncode == 2
+    assert (await world.command("skip", "--stream", "consent_master")).returncode == 2
+    assert (await world.command("dead-letters", "replay", "--all", "--limit", "0")).returncode == 2

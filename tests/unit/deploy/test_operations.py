@@ -8,12 +8,14 @@ import pytest
 
 from loyalty import errors
 from runtime.process import EXIT_OK, EXIT_SETTINGS
+from services.consent_consumer import commands as consent_commands
 from services.coupon_consumer.commands import EXIT_FAILED, build_parser
 from tests.support.exposed_metrics import exposed_metrics
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
 COMMAND = re.compile(r"^docker compose exec coupon-consumer python -m services\.coupon_consumer (.*)$", re.MULTILINE)
+CONSENT_COMMAND = re.compile(r"^python -m services\.consent_consumer (.*)$", re.MULTILINE)
 # Three interpreters start to say what they expose: a busy machine takes its time.
 pytestmark = pytest.mark.timeout(120)
 SUFFIXES = {"counter": "_total", "info": "_info"}
@@ -53,10 +55,19 @@ def test_command_of_the_page_is_understood(line: str) -> None:
     assert error_class is None or issubclass(getattr(errors, error_class), errors.EventError)
 
 
+@pytest.mark.parametrize("line", CONSENT_COMMAND.findall(PAGE))
+def test_command_about_consents_is_understood(line: str) -> None:
+    """The parser of consent_consumer takes the command as it stands."""
+    assert consent_commands.build_parser().parse_args(shlex.split(line)).command is not None
+
+
 def test_page_shows_every_word_of_the_commands() -> None:
     """Each command has its example."""
     lines = COMMAND.findall(PAGE)
     for words in ("dead-letters list", "dead-letters show", "dead-letters replay", "reset-offsets"):
+        assert any(line.startswith(words) for line in lines), words
+    lines = CONSENT_COMMAND.findall(PAGE)
+    for words in ("dead-letters list", "dead-letters show", "dead-letters replay", "positions", "skip"):
         assert any(line.startswith(words) for line in lines), words
 
 

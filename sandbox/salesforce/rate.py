@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 PER_SECOND_MAX: Final = 100_000.0
+_ROUNDING_SECONDS = 1e-6  # a clock's time is a large number, and a difference of two of them is not exact
 
 
 class CallRate:
@@ -22,11 +23,12 @@ class CallRate:
         """Say whether a call may be served now, and count it if so; `now` never goes back."""
         if self.per_second is None:
             return True
-        # The time at which all calls so far would be done, one after another; it may be a second ahead, less one call.
-        due = max(now, self._free_at) + 1 / self.per_second
-        if due - now > max(1.0, 1 / self.per_second):
+        interval = 1 / self.per_second
+        # How long all calls so far take, one after another; a second of that may be ahead, with this call.
+        ahead = max(0.0, self._free_at - now)
+        if ahead > max(0.0, 1.0 - interval) + _ROUNDING_SECONDS:
             return False
-        self._free_at = due
+        self._free_at = now + ahead + interval
         return True
 
 

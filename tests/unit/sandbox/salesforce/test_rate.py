@@ -45,3 +45,13 @@ def test_a_rate_that_is_none_is_refused(wrong: object) -> None:
 def test_a_rate_in_range_is_taken(right: float | None) -> None:
     """None is no limit; the greatest rate is one."""
     check_rate(right)
+
+
+@pytest.mark.parametrize("per_second", [0.001, 0.3, 3.0, 7.0, 99.9])
+def test_the_limit_is_the_same_at_any_time_of_the_clock(per_second: float) -> None:
+    """The first call is always served, and a second's worth at once, however large the clock's numbers are."""
+    at_once = max(1, int(per_second))
+    for start in range(10_000, 40_000_000, 999_983):
+        rate = CallRate(per_second)
+        now = start + 0.123456789
+        assert [rate.allows(now) for _ in range(at_once + 1)] == [True] * at_once + [False]

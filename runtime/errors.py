@@ -58,6 +58,10 @@ class RecordRefusedError(ValueError):
     """Say that a record can never be stored as it is, such as one above the size limit; it was not stored."""
 
 
+class IndexConflictError(RuntimeError):
+    """Say that an index of ours exists in another form; an operator has to drop one of the two."""
+
+
 class WorkCutOffError(RuntimeError):
     """Say that a stop cancelled work which took longer than it may wait; the status of the process tells of it too."""
 

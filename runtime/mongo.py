@@ -16,9 +16,12 @@ from bson.codec_options import CodecOptions
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import OperationFailure
+from pymongo.operations import IndexModel
 
 from patterns.context import Context
 from runtime.dependency import wait_for_dependency
+from runtime.errors import IndexConflictError
 from runtime.logs import get_logger
 from runtime.metrics import StatisticsCollector, registry
 from runtime.mongo_client import Client, Document, PoolListener, build_client, settle
@@ -44,6 +47,7 @@ Collection = AsyncCollection[Document]
 Session = AsyncClientSession
 ChangeStream = AsyncChangeStream[Document]
 
+_INDEX_CONFLICTS: Final = frozenset({85, 86})  # other options, or other keys, under the same name
 _SLACK_SECONDS: Final = 0.25
 _COUNTERS: Final = frozenset({"opened", "failed", "cleared", "renewed"})
 
@@ -136,6 +140,23 @@ class MongoDatabase:
                 session: Session = await settle(self._client.start_session())
                 async with session:
                     return await session.with_transaction(run)
+
+    async def create_indexes(self, indexes: Mapping[str, Sequence[IndexModel]]) -> None:
+        """Create the indexes, by collection, that are not there; any number of processes may do so at once.
+
+        Raises:
+            IndexConflictError: one is there in another form.
+            DependencyUnavailable: the database does not answer, or is not done in the time of one operation.
+        """
+        for name, models in indexes.items():
+            try:
+                with self.call():
+                    await self.collection(name).create_indexes(models)
+            except OperationFailure as error:
+                if error.code not in _INDEX_CONFLICTS:
+                    raise
+                reason = (error.details or {}).get("errmsg")
+                raise IndexConflictError(f"{self.name}.{name}: {reason}") from error
 
     async def watch(
         self,

@@ -29,7 +29,6 @@ from runtime.mongo import Collection, Document, MongoDatabase, Session
 from runtime.mongo_error import DEPENDENCY, is_contended
 from runtime.stored_answer import IdempotencyKey, StoredAnswer
 from services.campaign_api.campaign_view import CampaignView, encode, view_of
-from services.campaign_api.errors import IndexConflictError
 
 CRASH_POINTS: Final = ("after-insert", "after-key", "after-commit", "after-change", "after-delete")
 CAMPAIGNS: Final = "campaigns"
@@ -50,7 +49,6 @@ INDEXES: Final = {
     KEYS: [IndexModel([("expires_at", ASCENDING)], name="by_expiry", expireAfterSeconds=0)],
 }
 
-_INDEX_CONFLICTS: Final = frozenset({85, 86})  # other options, or other keys, under the same name
 _NEWEST_FIRST: Final = [("starts_at", DESCENDING), ("_id", DESCENDING)]
 _CONTENT: Final = ("name", "description", "status", "starts_at", "ends_at", "created_at", "updated_at", "version")
 _WITH_NOW: Final = {**dict.fromkeys(_CONTENT, 1), "now": "$$NOW"}
@@ -158,21 +156,8 @@ class MongoCampaignStore:
         self._reach = reach
 
     async def create_indexes(self) -> None:
-        """Create the indexes that are not there; any number of processes may do so at once.
-
-        Raises:
-            IndexConflictError: One is there in another form.
-            DependencyUnavailable: The database does not answer, or is not done in the time of one operation.
-        """
-        for name, indexes in INDEXES.items():
-            try:
-                with self._database.call():
-                    await self._database.collection(name).create_indexes(indexes)
-            except OperationFailure as error:
-                if error.code not in _INDEX_CONFLICTS:
-                    raise
-                reason = (error.details or {}).get("errmsg")
-                raise IndexConflictError(f"{self._database.name}.{name}: {reason}") from error
+        """Create the indexes of this service; see `MongoDatabase.create_indexes`."""
+        await self._database.create_indexes(INDEXES)
 
     async def find_campaign(self, campaign_id: str) -> CampaignView | None:
         """See `CampaignStore`."""

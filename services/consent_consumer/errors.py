@@ -41,10 +41,6 @@ class VersionOverflowError(ValueError):
     """Say that a cluster time cannot be told as a version; going on would let an older change overwrite a newer one."""
 
 
-class IndexConflictError(RuntimeError):
-    """Say that an index of ours exists in another form; an operator has to drop one of the two."""
-
-
 class LeaseLostError(RuntimeError):
     """Say that the lease is another's now, or over: nothing more may be sent or saved under it."""
 

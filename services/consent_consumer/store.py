@@ -23,7 +23,7 @@ from uuid_utils.compat import uuid7
 from runtime.errors import DependencyUnavailable
 from runtime.mongo import Collection, Document, MongoDatabase, Session
 from runtime.mongo_error import DEPENDENCY
-from services.consent_consumer.errors import IndexConflictError, LeaseHeldError, LeaseLostError
+from services.consent_consumer.errors import LeaseHeldError, LeaseLostError
 
 CRASH_POINTS: Final = ("after-lease", "before-save", "after-save", "after-bury")
 POSITIONS: Final = "consent_positions"
@@ -47,7 +47,6 @@ RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(
 FOREIGN: Final[CodecOptions[RawBSONDocument]] = RAW.with_options(uuid_representation=UuidRepresentation.UNSPECIFIED)
 """The same for documents that others write: a UUID stays a `Binary`, for one of a wrong length would not decode."""
 
-_INDEX_CONFLICTS: Final = frozenset({85, 86})  # other options, or other keys, under the same name
 _OPERATOR: Final = "operator"
 
 
@@ -168,21 +167,8 @@ class MongoConsentStore:
         self._reach = reach
 
     async def create_indexes(self) -> None:
-        """Create the indexes that are not there; any number of processes may do so at once.
-
-        Raises:
-            IndexConflictError: One is there in another form.
-            DependencyUnavailable: The database does not answer, or is not done in the time of one operation.
-        """
-        for name, indexes in INDEXES.items():
-            try:
-                with self._database.call():
-                    await self._database.collection(name).create_indexes(indexes)
-            except OperationFailure as error:
-                if error.code not in _INDEX_CONFLICTS:
-                    raise
-                detail = f"an index of {self._database.name}.{name} is there in another form: {error.details}"
-                raise IndexConflictError(detail) from error
+        """Create the indexes of this service; see `MongoDatabase.create_indexes`."""
+        await self._database.create_indexes(INDEXES)
 
     async def take_lease(self, claim_id: str, holder: str, seconds: float) -> int | None:
         """See `ConsentStore`."""

@@ -14,14 +14,13 @@ from loyalty.campaign import Campaign, CampaignStatus
 from loyalty.errors import CampaignInUseError
 from loyalty.identifier import new_id
 from patterns import background
-from runtime.errors import RequestInProgressError
+from runtime.errors import IndexConflictError, RequestInProgressError
 from runtime.mongo import Session, open_mongo
 from runtime.mongo_settings import MongoSettings
 from runtime.stored_answer import IdempotencyKey, StoredAnswer
 from sandbox.servers import MongoServer
 from sandbox.servers.mongo import open_mongo_nodes
 from services.campaign_api import store as store_module
-from services.campaign_api.errors import IndexConflictError
 from services.campaign_api.store import (
     CAMPAIGNS,
     INDEXES,

@@ -10,13 +10,13 @@ from bson import Timestamp
 from pymongo import IndexModel
 
 from patterns import background
-from runtime.errors import DependencyUnavailable, TransactionContended
+from runtime.errors import DependencyUnavailable, IndexConflictError, TransactionContended
 from runtime.mongo import MongoDatabase, open_mongo
 from runtime.mongo_settings import MongoSettings
 from sandbox.servers import MongoServer
 from services.consent_consumer import store as store_module
 from services.consent_consumer.dead_letters import MongoDeadLetters
-from services.consent_consumer.errors import IndexConflictError, LeaseHeldError, LeaseLostError
+from services.consent_consumer.errors import LeaseHeldError, LeaseLostError
 from services.consent_consumer.store import DEAD_LETTERS, POSITIONS, MongoConsentStore, Position
 from tests.integration.services.consent_consumer.conftest import MongoWorld
 from tests.support.consent_letter_contract import some_letter

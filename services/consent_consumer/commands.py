@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final, cast
@@ -11,6 +10,7 @@ from bson import json_util
 from uuid_utils.compat import uuid7
 
 from patterns import background
+from runtime.command import EXIT_FAILED, EXIT_OK, count_of, say
 from runtime.mongo import MongoDatabase, open_mongo
 from services.consent_consumer.change_stream import CONSENT_DETAIL, CONSENT_MASTER, Change
 from services.consent_consumer.dead_letters import DeadLetter, LetterFilter, LetterPosition, MongoDeadLetters
@@ -20,9 +20,6 @@ from services.consent_consumer.salesforce import Salesforce, open_salesforce
 from services.consent_consumer.settings import ConsentConsumerSettings
 from services.consent_consumer.store import MongoConsentStore, Position
 from services.consent_consumer.update import UPDATES
-
-EXIT_OK: Final = 0
-EXIT_FAILED: Final = 1
 
 _STREAMS: Final = (CONSENT_MASTER, CONSENT_DETAIL)
 _AUDIT_LINES: Final = 20
@@ -55,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     lister = words.add_parser("list", help="one line a letter, oldest first")
     lister.add_argument("--stream", choices=_STREAMS)
     lister.add_argument("--class", dest="error_class", help="only letters of this class of error")
-    lister.add_argument("--limit", type=_count, default=100)
+    lister.add_argument("--limit", type=count_of, default=100)
     lister.set_defaults(command=list_dead_letters)
     whole = words.add_parser("show", help="all that is known of one letter")
     whole.add_argument("id")
@@ -66,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     which.add_argument("--class", dest="error_class", help="only letters of this class of error")
     which.add_argument("--all", action="store_true")
     replayer.add_argument("--stream", choices=_STREAMS)
-    replayer.add_argument("--limit", type=_count, default=10_000)
+    replayer.add_argument("--limit", type=count_of, default=10_000)
     replayer.set_defaults(command=replay_dead_letters)
     return parser
 
@@ -89,18 +86,18 @@ async def show_positions(_: ConsentConsumerSettings, __: argparse.Namespace, dat
     for stream in _STREAMS:
         found = await store.find_position(stream)
         if found is None or found.position is None:
-            _say(f"{stream}: never began")
+            say(f"{stream}: never began")
             continue
         time = datetime.fromtimestamp(found.position.cluster_time.time, UTC).isoformat()
         saved = "" if found.saved_at is None else f", saved {found.saved_at.isoformat()}"
-        _say(f"{stream}: behind the changes of {time}, fence {found.fence}{saved}")
+        say(f"{stream}: behind the changes of {time}, fence {found.fence}{saved}")
     lease = await store.find_lease()
     if lease is None or not lease.is_held:
-        _say("no instance is at work")
+        say("no instance is at work")
     else:
-        _say(f"{lease.holder} is at work, fence {lease.fence}, until {lease.expires_at.isoformat()} at least")
+        say(f"{lease.holder} is at work, fence {lease.fence}, until {lease.expires_at.isoformat()} at least")
     for line in await store.list_audit(_AUDIT_LINES):
-        _say(f"{line.at.isoformat()} {line.by} let {line.stream} skip: {line.reason}")
+        say(f"{line.at.isoformat()} {line.by} let {line.stream} skip: {line.reason}")
     return EXIT_OK
 
 
@@ -111,9 +108,9 @@ async def skip(_: ConsentConsumerSettings, arguments: argparse.Namespace, databa
     try:
         await store.skip(arguments.stream, position, by=arguments.by, reason=arguments.reason)
     except LeaseHeldError as error:
-        _say(str(error))
+        say(str(error))
         return EXIT_FAILED
-    _say(f"{arguments.stream} begins with the changes from now on; what came before is left out")
+    say(f"{arguments.stream} begins with the changes from now on; what came before is left out")
     return EXIT_OK
 
 
@@ -122,11 +119,11 @@ async def list_dead_letters(_: ConsentConsumerSettings, arguments: argparse.Name
     wanted = LetterFilter(stream=arguments.stream, error_class=arguments.error_class)
     letters = await MongoDeadLetters(database).list(wanted, None, arguments.limit)
     for letter in letters:
-        _say(
+        say(
             f"{letter.letter_id} {letter.failed_at.isoformat()} {letter.stream} {letter.error_class}"
             f" after {letter.tries} tries ({letter.event_bytes} bytes): {letter.cause}"
         )
-    _say(f"{len(letters)} dead letters" + (" (there may be more)" if len(letters) == arguments.limit else ""))
+    say(f"{len(letters)} dead letters" + (" (there may be more)" if len(letters) == arguments.limit else ""))
     return EXIT_OK
 
 
@@ -134,12 +131,12 @@ async def show_dead_letter(_: ConsentConsumerSettings, arguments: argparse.Names
     """Print one letter; its event as extended JSON in ASCII, so that nothing in it reaches the terminal raw."""
     letter = await MongoDeadLetters(database).show(arguments.id)
     if letter is None:
-        _say("no such dead letter")
+        say("no such dead letter")
         return EXIT_FAILED
     for name in DeadLetter.__slots__:
         value = getattr(letter, name)
         shown = json_util.dumps(value) if name == "event" else value
-        _say(f"{name}: {shown.isoformat() if isinstance(shown, datetime) else shown}")
+        say(f"{name}: {shown.isoformat() if isinstance(shown, datetime) else shown}")
     return EXIT_OK
 
 
@@ -167,8 +164,8 @@ async def replay_dead_letters(
             else:
                 failed += 1
                 await letters.give_back(letter.letter_id, claim_id, f"{outcome.code} {outcome.detail}".rstrip())
-                _say(f"{letter.letter_id} is refused still: {outcome.code} {outcome.detail}".rstrip())
-    _say(f"{settled} replayed, {failed} failed")
+                say(f"{letter.letter_id} is refused still: {outcome.code} {outcome.detail}".rstrip())
+    say(f"{settled} replayed, {failed} failed")
     return EXIT_FAILED if failed else EXIT_OK
 
 
@@ -176,17 +173,6 @@ async def _replay(salesforce: Salesforce, letter: DeadLetter) -> Outcome:
     change = Change(0, letter.event, is_whole=letter.is_whole)
     (outcome,) = await UPDATES[letter.stream](salesforce, [change])
     return outcome
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 1_000_000:
-        raise argparse.ArgumentTypeError("must be from 1 to 1000000")
-    return number
 
 
 def _text(text: str) -> str:

@@ -19,27 +19,11 @@ def main() -> int:
 
 
 def _command() -> int:
-    from runtime.errors import DependencyUnavailable, SettingsError
-    from runtime.logs import close_logs, configure_logs
-    from runtime.process import EXIT_SETTINGS
-    from runtime.settings import load_settings
-    from services.coupon_consumer.commands import EXIT_FAILED, build_parser, run_command
+    from runtime.command import run_command_line
+    from services.coupon_consumer.commands import build_parser, run_command
     from services.coupon_consumer.settings import CouponConsumerSettings
 
-    arguments = build_parser().parse_args()
-    try:
-        settings = load_settings(CouponConsumerSettings)
-        configure_logs(settings)  # to standard error: standard output is the command's
-        try:
-            return run_command(settings, arguments)
-        finally:
-            close_logs()
-    except SettingsError as error:
-        print(error, file=sys.stderr)
-        return EXIT_SETTINGS
-    except DependencyUnavailable as error:
-        print(error, file=sys.stderr)
-        return EXIT_FAILED
+    return run_command_line(CouponConsumerSettings, build_parser(), run_command)
 
 
 if __name__ == "__main__":

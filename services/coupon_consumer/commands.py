@@ -3,21 +3,18 @@
 import argparse
 import asyncio
 import json
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Final, cast
+from typing import cast
 from uuid import UUID
 
+from runtime.command import EXIT_FAILED, EXIT_OK, count_of, say
 from runtime.kafka_client import client_config
 from runtime.kafka_topic import KafkaTopic
 from runtime.postgres import PostgresPool, open_pool
 from services.coupon_consumer.dead_letters import DeadLetters
 from services.coupon_consumer.settings import CouponConsumerSettings
 from services.coupon_consumer.store import CouponStore
-
-EXIT_OK: Final = 0
-EXIT_FAILED: Final = 1
 
 Command = Callable[[CouponConsumerSettings, argparse.Namespace, PostgresPool], Awaitable[int]]
 
@@ -43,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     lister = words.add_parser("list", help="one line a letter, oldest first")
     lister.add_argument("--class", dest="error_class", help="only letters of this class of error")
     lister.add_argument("--all", action="store_true", help="also those that were replayed")
-    lister.add_argument("--limit", type=_count, default=100)
+    lister.add_argument("--limit", type=count_of, default=100)
     lister.set_defaults(command=list_dead_letters)
     shower = words.add_parser("show", help="all that is known of one letter")
     shower.add_argument("id", type=UUID)
@@ -53,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     which.add_argument("--id", type=UUID, action="append", help="only this one; may be repeated")
     which.add_argument("--class", dest="error_class", help="only letters of this class of error")
     which.add_argument("--all", action="store_true")
-    replayer.add_argument("--limit", type=_count, default=10_000)
+    replayer.add_argument("--limit", type=count_of, default=10_000)
     replayer.set_defaults(command=replay_dead_letters)
     return parser
 
@@ -76,7 +73,7 @@ async def reset_offsets(settings: CouponConsumerSettings, arguments: argparse.Na
     partitions: Sequence[int] = arguments.partition or description.partitions
     unknown = sorted(set(partitions) - set(description.partitions))
     if unknown:
-        _say(f"no such partition: {unknown}")
+        say(f"no such partition: {unknown}")
         return EXIT_FAILED
     target = arguments.to
     if target == "earliest":
@@ -90,11 +87,11 @@ async def reset_offsets(settings: CouponConsumerSettings, arguments: argparse.Na
     store = CouponStore(pool, group=settings.consumer.group, topic=settings.consumer.topic)
     if isinstance(target, int) and (refusals := await _outside(target, partitions, topic, store, description.topic_id)):
         for line in refusals:
-            _say(line)
+            say(line)
         return EXIT_FAILED
     await store.move_offsets(description.topic_id, offsets)
     for partition, offset in sorted(offsets.items()):
-        _say(f"{settings.consumer.group} {settings.consumer.topic} partition {partition}: next offset {offset}")
+        say(f"{settings.consumer.group} {settings.consumer.topic} partition {partition}: next offset {offset}")
     return EXIT_OK
 
 
@@ -123,11 +120,11 @@ async def list_dead_letters(settings: CouponConsumerSettings, arguments: argpars
     for row in rows:
         size = "no payload" if row["payload_bytes"] is None else f"{row['payload_bytes']} bytes"
         done = f" replayed {row['replayed_at'].isoformat()}" if row["replayed_at"] else ""
-        _say(
+        say(
             f"{row['id']} {row['failed_at'].isoformat()} partition {row['partition']} offset {row['record_offset']}"
             f" {row['error_class']} ({size}): {row['error_detail']}{done}"
         )
-    _say(f"{len(rows)} dead letters" + (" (there may be more)" if len(rows) == arguments.limit else ""))
+    say(f"{len(rows)} dead letters" + (" (there may be more)" if len(rows) == arguments.limit else ""))
     return EXIT_OK
 
 
@@ -135,11 +132,11 @@ async def show_dead_letter(settings: CouponConsumerSettings, arguments: argparse
     """Print one letter; key and payload as Python writes bytes, so that nothing in them reaches the terminal raw."""
     row = await _dead_letters(settings, pool).show(arguments.id)
     if row is None:
-        _say("no such dead letter")
+        say("no such dead letter")
         return EXIT_FAILED
     for name, value in row.items():
         shown = json.dumps(json.loads(value)) if name == "headers" else value
-        _say(f"{name}: {shown.isoformat() if isinstance(shown, datetime) else shown}")
+        say(f"{name}: {shown.isoformat() if isinstance(shown, datetime) else shown}")
     return EXIT_OK
 
 
@@ -151,24 +148,13 @@ async def replay_dead_letters(
         ids=arguments.id, error_class=arguments.error_class, limit=arguments.limit
     )
     for letter, reason in replayed.failed.items():
-        _say(f"{letter} still cannot be stored: {reason}")
-    _say(f"{replayed.settled} replayed, {replayed.changed} coupons changed, {len(replayed.failed)} failed")
+        say(f"{letter} still cannot be stored: {reason}")
+    say(f"{replayed.settled} replayed, {replayed.changed} coupons changed, {len(replayed.failed)} failed")
     return EXIT_FAILED if replayed.failed else EXIT_OK
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
 
 
 def _dead_letters(settings: CouponConsumerSettings, pool: PostgresPool) -> DeadLetters:
     return DeadLetters(pool, group=settings.consumer.group, topic=settings.consumer.topic)
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 1_000_000:
-        raise argparse.ArgumentTypeError("must be from 1 to 1000000")
-    return number
 
 
 def _target(text: str) -> str | int | datetime:

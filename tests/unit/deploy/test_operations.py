@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from loyalty import errors
+from runtime.hard_stop import EXIT_FAILED
 from runtime.process import EXIT_OK, EXIT_SETTINGS
 from services.consent_consumer import commands as consent_commands
-from services.coupon_consumer.commands import EXIT_FAILED, build_parser
+from services.coupon_consumer.commands import build_parser
 from tests.support.exposed_metrics import exposed_metrics
 
 ROOT = Path(__file__).parents[3]

@@ -81,7 +81,9 @@ def read_arguments(arguments: Sequence[str] | None = None) -> SalesforceSettings
         allow_abbrev=False,
     )
     parser.add_argument("--log", type=Path, required=True, help="the append-only log of what was applied")
-    parser.add_argument("--client-id-file", type=Path, required=True, help="who may ask for tokens")
+    client_id = parser.add_mutually_exclusive_group(required=True)
+    client_id.add_argument("--client-id", help="who may ask for tokens; no secret")
+    client_id.add_argument("--client-id-file", type=Path, help="the same, in a file")
     parser.add_argument("--client-secret-file", type=Path, required=True, help="their secret")
     parser.add_argument("--control-secret-file", type=Path, help="opens the control; needed beyond loopback")
     parser.add_argument("--host", default=LOOPBACK, help=f"where to listen (default: {LOOPBACK})")
@@ -96,7 +98,8 @@ def read_arguments(arguments: Sequence[str] | None = None) -> SalesforceSettings
         return SalesforceSettings(
             log=found.log,
             app=ConnectedApp(
-                str(read_secret(None, found.client_id_file)), str(read_secret(None, found.client_secret_file))
+                str(read_secret(None, found.client_id_file)) if found.client_id is None else found.client_id,
+                str(read_secret(None, found.client_secret_file)),
             ),
             host=found.host,
             port=found.port,

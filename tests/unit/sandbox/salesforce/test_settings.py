@@ -29,6 +29,12 @@ def test_secrets_come_from_files(required: list[str], tmp_path: Path) -> None:
     assert settings.host == "127.0.0.1"
 
 
+def test_the_id_may_be_an_argument(required: list[str]) -> None:
+    """An id is no secret: instead of its file's path it may be given itself, but not both."""
+    others = [argument for argument in required if not argument.startswith("--client-id")]
+    assert read_arguments([*others, f"--client-id={APP.client_id}"]) == read_arguments(required)
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
@@ -44,6 +50,7 @@ def test_secrets_come_from_files(required: list[str], tmp_path: Path) -> None:
         ("--log-bytes-max=1", "log_bytes_max must"),
         ("--client-secret-file=/nowhere/secret", "No such file"),
         ("--client-secret=words", "unrecognized arguments"),
+        ("--client-id=words", "not allowed with"),
     ],
 )
 def test_what_is_wrong_is_told_and_ends_the_process(

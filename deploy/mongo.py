@@ -7,11 +7,13 @@ Collections and indexes are the services' own affair.
 Who may do what; roles and users are kept in the database `admin`:
 
 - `campaign_api` keeps campaigns and idempotency keys, with their indexes;
-- `consent_consumer` reads and watches the consents, and keeps what it knows of its own work;
-- `consent_writer` changes the consents, as the members' apps do.
+- `consent_consumer` reads and watches the consents, and keeps what it knows of its own work; it also sees the server's
+  numbers, which say how far the oplog reaches: to read the oplog itself would be to read every document of the server;
+- `consent_writer` changes the consents, as the members' apps do;
+- `auditor` reads what the members were promised, and changes nothing.
 
-No role may read another's collections, make one of another name, drop anything, or see the server. Whoever may insert
-into a collection may make it, and nobody may do so in another database.
+No other role may read another's collections, and none may make one of another name, drop anything, or see more of the
+server. Whoever may insert into a collection may make it, and nobody may do so in another database.
 """
 
 import asyncio
@@ -45,6 +47,12 @@ _CONSENT_CONSUMER: Final[Mapping[str, tuple[str, ...]]] = {
     "consent_audit": ("find", "insert"),
 }
 _CONSENT_WRITER: Final[Mapping[str, tuple[str, ...]]] = {"consent_master": _KEEP, "consent_detail": _KEEP}
+_AUDITED_CAMPAIGNS: Final[Mapping[str, tuple[str, ...]]] = {"campaigns": ("find",)}
+_AUDITED_CONSENTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "consent_master": ("find",),
+    "consent_detail": ("find",),
+    "consent_dead_letters": ("find",),
+}
 
 _ROLE_EXISTS: Final = 51002
 _USER_EXISTS: Final = 51003
@@ -120,17 +128,20 @@ async def _initiate(database: MongoDatabase, settings: MongoSetupSettings) -> No
 
 def _privileges(settings: MongoSetupSettings) -> dict[str, list[dict[str, object]]]:
     """Return what each role may do, as the server is told."""
-    rights = {
-        "campaign_api": (settings.campaigns_database, _CAMPAIGN_API),
-        "consent_consumer": (settings.consents_database, _CONSENT_CONSUMER),
-        "consent_writer": (settings.consents_database, _CONSENT_WRITER),
+    campaigns, consents = settings.campaigns_database, settings.consents_database
+    rights: dict[str, dict[str, Mapping[str, tuple[str, ...]]]] = {
+        "campaign_api": {campaigns: _CAMPAIGN_API},
+        "consent_consumer": {consents: _CONSENT_CONSUMER},
+        "consent_writer": {consents: _CONSENT_WRITER},
+        "auditor": {campaigns: _AUDITED_CAMPAIGNS, consents: _AUDITED_CONSENTS},
     }
     return {
         role: [
             {"resource": {"db": database, "collection": collection}, "actions": list(actions)}
+            for database, collections in databases.items()
             for collection, actions in collections.items()
         ]
-        for role, (database, collections) in rights.items()
+        for role, databases in rights.items()
     }
 
 

@@ -49,6 +49,7 @@ class MongoSetupSettings(EnvironmentSettings):
     campaign_api_password: Password
     consent_consumer_password: Password
     consent_writer_password: Password
+    auditor_password: Password
 
     campaigns_database: DatabaseName = "campaigns"
     consents_database: DatabaseName = "consents"
@@ -106,4 +107,5 @@ class MongoSetupSettings(EnvironmentSettings):
             "campaign_api": self.campaign_api_password.read(),
             "consent_consumer": self.consent_consumer_password.read(),
             "consent_writer": self.consent_writer_password.read(),
+            "auditor": self.auditor_password.read(),
         }

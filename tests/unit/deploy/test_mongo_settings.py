@@ -10,7 +10,7 @@ from deploy.mongo_settings import MongoSetupSettings
 from runtime.environment import load_settings
 from runtime.errors import SettingsError
 
-ROLES = ("CAMPAIGN_API", "CONSENT_CONSUMER", "CONSENT_WRITER")
+ROLES = ("CAMPAIGN_API", "CONSENT_CONSUMER", "CONSENT_WRITER", "AUDITOR")
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def problems(environment: pytest.MonkeyPatch, **variables: str) -> tuple[str, ..
 
 
 def test_the_least_is_enough(environment: pytest.MonkeyPatch) -> None:
-    """A host and three passwords do; nobody logs in as the administrator where no password is given."""
+    """A host and four passwords do; nobody logs in as the administrator where no password is given."""
     settings = load_settings(MongoSetupSettings)
     server = settings.server()
-    assert settings.user_passwords() == dict.fromkeys(("campaign_api", "consent_consumer", "consent_writer"), "opens")
+    assert settings.user_passwords() == {role.lower(): "opens" for role in ROLES}
     assert (server.hosts, server.replica_set, server.user, server.password) == (("mongo:27017",), None, None, None)
     del environment
 

@@ -22,9 +22,12 @@ def mongo_variables(settings: MongoSettings) -> dict[str, str]:
 
 
 def open_campaign_api(
-    mongo: MongoSettings, directory: Path, **settings: str
+    mongo: MongoSettings, directory: Path, *, without: str | None = None, **settings: str
 ) -> AbstractAsyncContextManager[HttpServiceProcess]:
-    """Start campaign_api; settings are variables without their prefix. It is stopped on leaving."""
+    """Start campaign_api, perhaps without a guard; settings are variables without their prefix.
+
+    It is stopped on leaving.
+    """
     secret_file = directory / "token-secret"
     secret_file.write_text(SECRET)
     variables = {
@@ -35,4 +38,4 @@ def open_campaign_api(
         "ADMIN__PORT": str(free_port()),
         **settings,
     }
-    return open_service(HttpServiceProcess, "campaign_api", directory, variables)
+    return open_service(HttpServiceProcess, "campaign_api", directory, variables, without=without)

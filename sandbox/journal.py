@@ -116,6 +116,23 @@ class Acknowledgement:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsentWrite:
+    """One write of a consent's document, written down before it was sent.
+
+    Attributes:
+        number: counts in one row with the requests.
+        collection: where the document is, or is to be.
+        name: the document's, see `consent_document.name_of`.
+        content: what the document says when the write has had its effect; None when there is no document then.
+    """
+
+    number: int
+    collection: str
+    name: str
+    content: Mapping[str, Any] | None  # Any: JSON, to be compared field by field
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """A journal as it is read back.
 
@@ -125,6 +142,8 @@ class Record:
         acknowledgements: every answer, by the number of its request.
         failures: why requests got no answer, by their number.
         abandoned: requests whose sender ended before an answer could come: they may have had their effect or not.
+        consent_writes: every write of a consent, by its number.
+        consent_outcomes: whether it had its effect, by its number; one that is not there may have had it or not.
     """
 
     seed: Seed
@@ -132,6 +151,8 @@ class Record:
     acknowledgements: Mapping[int, Acknowledgement]
     failures: Mapping[int, str] = field(default_factory=dict)
     abandoned: frozenset[int] = frozenset()
+    consent_writes: Mapping[int, ConsentWrite] = field(default_factory=dict)
+    consent_outcomes: Mapping[int, bool] = field(default_factory=dict)
 
 
 class JournalBusyError(RuntimeError):
@@ -165,7 +186,7 @@ class Journal:
         _cut(self._acknowledged, is_kept=continued is not None)
         self._count = 0
         if continued is not None:
-            self._count = max(continued.attempts, default=0)
+            self._count = max((*continued.attempts, *continued.consent_writes), default=0)
             known = continued.acknowledgements.keys() | continued.failures.keys() | continued.abandoned
             for number in continued.attempts.keys() - known:
                 _append(self._attempted, {"abandoned": number})
@@ -207,6 +228,17 @@ class Journal:
         """Write down, beside the attempt, why no answer came. The attempt may have had its effect nevertheless."""
         _append(self._attempted, {"failure": {"attempt": attempt.number, "reason": reason}})
 
+    def write_consent(self, collection: str, name: str, content: Mapping[str, Any] | None) -> ConsentWrite:  # Any: JSON
+        """Write down a write of a consent that is about to be sent, and return it with its number."""
+        self._count += 1
+        write = ConsentWrite(self._count, collection, name, content)
+        _append(self._attempted, {"consent": asdict(write)})
+        return write
+
+    def settle_consent(self, write: ConsentWrite, *, had_effect: bool) -> None:
+        """Write down what became of a write, by the server's answer or by a later look at the document."""
+        _append(self._acknowledged, {"consent": write.number, "had_effect": had_effect})
+
     def close(self) -> None:
         """Close both files."""
         os.close(self._attempted)
@@ -235,6 +267,7 @@ def read_journal(directory: Path) -> Record:
     attempts: dict[int, Attempt] = {}
     failures: dict[int, str] = {}
     abandoned: set[int] = set()
+    consent_writes: dict[int, ConsentWrite] = {}
     known: dict[tuple[str, ...], tuple[str, ...]] = {}
     for line in _lines(directory / ATTEMPTED):
         if "seed" in line:
@@ -248,12 +281,21 @@ def read_journal(directory: Path) -> Record:
             attempts[fields["number"]] = Attempt(**fields)
         elif "abandoned" in line:
             abandoned.add(line["abandoned"])
+        elif "consent" in line:
+            write = ConsentWrite(**line["consent"])
+            consent_writes[write.number] = write
         else:
             failures[line["failure"]["attempt"]] = line["failure"]["reason"]
     if seed is None:
         raise ValueError(f"{directory / ATTEMPTED} does not say what was there before the first request")
-    acknowledgements = {line["attempt"]: Acknowledgement(**line) for line in _lines(directory / ACKNOWLEDGED)}
-    return Record(seed, attempts, acknowledgements, failures, frozenset(abandoned))
+    acknowledgements: dict[int, Acknowledgement] = {}
+    consent_outcomes: dict[int, bool] = {}
+    for line in _lines(directory / ACKNOWLEDGED):
+        if "consent" in line:
+            consent_outcomes[line["consent"]] = line["had_effect"]
+        else:
+            acknowledgements[line["attempt"]] = Acknowledgement(**line)
+    return Record(seed, attempts, acknowledgements, failures, frozenset(abandoned), consent_writes, consent_outcomes)
 
 
 def _open(path: Path) -> int:

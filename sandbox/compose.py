@@ -17,6 +17,7 @@ from sandbox.http_client import HttpClient
 from sandbox.instance import Instance, Service, Stopped
 from sandbox.servers import ServerError
 from sandbox.servers.address import LOOPBACK
+from sandbox.world import MongoSide
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 TOPIC: Final = "coupon-events"
@@ -97,6 +98,7 @@ class ComposeSystem(Fleet[ContainerInstance]):
         self._environment = _free_ports()
         self._password = ""
         self._token_secret = ""
+        self.mongo_side: MongoSide | None = None
 
     @property
     def rewards_url(self) -> str:
@@ -121,6 +123,14 @@ class ComposeSystem(Fleet[ContainerInstance]):
             self._token_secret,
             lifetime_seconds=_TOKEN_SECONDS,
         )
+
+    async def step_mongo_down(self) -> None:
+        """Make MongoDB's one node step down by force.
+
+        Raises:
+            ServerError: the stack has no MongoDB.
+        """
+        raise ServerError("the stack has no MongoDB")
 
     async def compose(self, *arguments: str, timeout_seconds: float = 60.0) -> str:
         """Run a command of docker compose on this stack and return what it printed."""
@@ -238,8 +248,7 @@ class ComposeSystem(Fleet[ContainerInstance]):
         (found,) = await inspect(container_id)
         service = Service(found["Config"]["Labels"]["com.docker.compose.service"].replace("-", "_"))
         ports = found["NetworkSettings"]["Ports"]
-        serves = service is not Service.COUPON_CONSUMER
-        base_url = f"http://{_published(ports, _HTTP_PORT)}" if serves else None
+        base_url = f"http://{_published(ports, _HTTP_PORT)}" if service.serves_members else None
         return ContainerInstance(
             _container_name(found), service, base_url, f"http://{_published(ports, _ADMIN_PORT)}", container_id
         )

@@ -1,11 +1,16 @@
 """The instances of a platform that are started and stopped from here, whatever they run as."""
 
 import asyncio
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from sandbox.instance import Instance, Service, Stopped
 
 InstanceT = TypeVar("InstanceT", bound=Instance)
+_STOP_ORDER: Final = (
+    (Service.REWARD_STORE, Service.CAMPAIGN_API),
+    (Service.COUPON_CONSUMER, Service.CONSENT_CONSUMER),
+    (Service.COUPON_API,),
+)
 
 
 class Fleet(Generic[InstanceT]):
@@ -42,6 +47,6 @@ class Fleet(Generic[InstanceT]):
 
     async def stop_services(self) -> None:
         """Stop all instances: those first that put things on their way, then those that receive them."""
-        for service in (Service.REWARD_STORE, Service.COUPON_CONSUMER, Service.COUPON_API):
-            mine = [instance for instance in self.instances if instance.service is service]
+        for services in _STOP_ORDER:
+            mine = [instance for instance in self.instances if instance.service in services]
             await asyncio.gather(*(self.stop(instance) for instance in mine))

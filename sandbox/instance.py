@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
+from typing import Final
 
 from sandbox.probe import ProbeFailed, probe
 from sandbox.servers import KeptProcess, ServerError
@@ -22,6 +23,22 @@ class Service(StrEnum):
     REWARD_STORE = "reward_store"
     COUPON_API = "coupon_api"
     COUPON_CONSUMER = "coupon_consumer"
+    CAMPAIGN_API = "campaign_api"
+    CONSENT_CONSUMER = "consent_consumer"
+
+    @property
+    def serves_members(self) -> bool:
+        """Whether members send it requests; the others only consume."""
+        return self not in (Service.COUPON_CONSUMER, Service.CONSENT_CONSUMER)
+
+    @property
+    def needs_mongo(self) -> bool:
+        """Whether what it keeps is in MongoDB."""
+        return self in (Service.CAMPAIGN_API, Service.CONSENT_CONSUMER)
+
+
+COUPON_FLOW: Final = tuple(service for service in Service if not service.needs_mongo)
+"""The services through which a redemption becomes a coupon: they need neither MongoDB nor Salesforce."""
 
 
 @dataclass(frozen=True, slots=True)

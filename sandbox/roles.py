@@ -2,6 +2,7 @@
 
 import base64
 import hmac
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +22,12 @@ def role_password(superuser_url: str, role: str) -> str:
     """
     secret = unquote(urlsplit(superuser_url).password or "")
     return base64.urlsafe_b64encode(hmac.digest(secret.encode(), role.encode(), "sha256")).decode().rstrip("=")
+
+
+def write_secret(path: Path, secret: str) -> None:
+    """Write a secret into a file that nobody else can read."""
+    path.touch(mode=0o600)
+    path.write_text(secret)
 
 
 async def refuse_foreign_roles(superuser_url: str) -> None:

@@ -7,7 +7,7 @@ import secrets
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -18,10 +18,12 @@ from deploy.settings import MigrateSettings, Password
 from runtime.auth import sign_token
 from sandbox.fleet import Fleet
 from sandbox.http_client import HttpClient
-from sandbox.instance import Instance, ProcessInstance, Service
-from sandbox.roles import ROLES, refuse_foreign_roles, role_password
-from sandbox.servers import KafkaServer, PostgresServer, Program, open_kafka, open_postgres, start_process
+from sandbox.instance import COUPON_FLOW, Instance, ProcessInstance, Service
+from sandbox.mongo_servers import MongoServers, open_mongo_servers
+from sandbox.roles import ROLES, refuse_foreign_roles, role_password, write_secret
+from sandbox.servers import KafkaServer, PostgresServer, Program, ServerError, open_kafka, open_postgres, start_process
 from sandbox.servers.address import LOOPBACK, free_port
+from sandbox.world import MongoSide
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTITIONS = 6
@@ -40,13 +42,19 @@ class System(Fleet[ProcessInstance]):
 
     Attributes:
         postgres_port: where services that are started find Postgres; tests put a proxy in between.
+        mongo_servers: MongoDB and Salesforce, where a service of this platform needs them.
+        services: which services are part of it.
     """
 
-    def __init__(self, directory: Path, postgres: PostgresServer, kafka: KafkaServer) -> None:
+    def __init__(
+        self, directory: Path, postgres: PostgresServer, kafka: KafkaServer, mongo_servers: MongoServers | None = None
+    ) -> None:
         super().__init__(_GRACE_SECONDS)
         self.directory = directory
         self.postgres = postgres
         self.kafka = kafka
+        self.mongo_servers = mongo_servers
+        self.services = COUPON_FLOW if mongo_servers is None else tuple(Service)
         self.client = HttpClient()
         self.postgres_port = postgres.port
         # In a server started here everything is ours; in one that was named, each run gets names of its own.
@@ -67,11 +75,16 @@ class System(Fleet[ProcessInstance]):
         """The database `coupons`, for the superuser."""
         return self.postgres.url(self.coupons_database)
 
+    @property
+    def mongo_side(self) -> MongoSide | None:
+        """MongoDB, for the superuser and for the members' apps, and Salesforce; None where no service needs them."""
+        return None if self.mongo_servers is None else self.mongo_servers.side
+
     def base_url(self, service: Service) -> str:
         """Return the address on which members reach a service."""
         return f"http://{LOOPBACK}:{self._listeners[service].getsockname()[1]}"
 
-    def token(self, subject: str, *, is_operator: bool = False, lifetime_seconds: int = 86_400) -> str:
+    def token(self, subject: str, /, *, is_operator: bool = False, lifetime_seconds: int = 86_400) -> str:
         """Return a bearer token that the services accept."""
         secret = secret_file(self.directory).read_text()
         return sign_token(subject, "operator" if is_operator else "member", secret, lifetime_seconds=lifetime_seconds)
@@ -82,15 +95,16 @@ class System(Fleet[ProcessInstance]):
         Raises:
             ServerError: the named server is in use by another platform.
         """
-        self._file("").mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._write(_TOKEN_SECRET, secrets.token_urlsafe(48))
+        write_secret(self._file(_TOKEN_SECRET), secrets.token_urlsafe(48))
         for role in ROLES:
-            self._write(f"{role}-password", role_password(self.postgres.superuser_url, role))
-        self._write(
-            "operator-token", self.token("reward-store", is_operator=True, lifetime_seconds=_OPERATOR_LIFETIME_SECONDS)
+            write_secret(self._file(f"{role}-password"), role_password(self.postgres.superuser_url, role))
+        write_secret(
+            self._file("operator-token"),
+            self.token("reward-store", is_operator=True, lifetime_seconds=_OPERATOR_LIFETIME_SECONDS),
         )
-        for service in (Service.REWARD_STORE, Service.COUPON_API):
-            self._listeners[service] = _listen()
+        for service in self.services:
+            if service.serves_members:
+                self._listeners[service] = _listen()
         if not self.postgres.is_ours:
             await refuse_foreign_roles(self.postgres.superuser_url)
         await migrate(self._migrate_settings())
@@ -150,6 +164,16 @@ class System(Fleet[ProcessInstance]):
         await self.stop(old)
         return new
 
+    async def step_mongo_down(self) -> None:
+        """Make MongoDB's one node step down by force: for some seconds, until it is elected again, nobody can write.
+
+        Raises:
+            ServerError: the platform has no MongoDB.
+        """
+        if self.mongo_servers is None:
+            raise ServerError("this platform has no MongoDB")
+        await self.mongo_servers.mongo.step_down()
+
     async def kill_services(self) -> None:
         """Kill all instances at once, with no order and no grace."""
         await asyncio.gather(*(instance.process.kill() for instance in self.instances))
@@ -172,12 +196,18 @@ class System(Fleet[ProcessInstance]):
 
     def _settings(self, service: Service) -> dict[str, str]:
         """Return the settings that every instance of a service gets, without their prefix."""
-        database = self.rewards_database if service is Service.REWARD_STORE else self.coupons_database
-        settings = {
-            "LOG_FORMAT": "json",
+        settings = {"LOG_FORMAT": "json"}
+        if service.serves_members:
+            settings["AUTH__SECRET_FILE"] = str(secret_file(self.directory))
+            settings["HTTP__LISTEN_FD"] = str(self._listeners[service].fileno())
+        if service.needs_mongo:
+            if self.mongo_servers is None:
+                raise ServerError(f"this platform has no MongoDB for {service}")
+            return settings | self.mongo_servers.settings(service)
+        settings |= {
             "POSTGRES__HOST": self.postgres.host,
             "POSTGRES__PORT": str(self.postgres_port),
-            "POSTGRES__DATABASE": database,
+            "POSTGRES__DATABASE": (self.rewards_database if service is Service.REWARD_STORE else self.coupons_database),
             "POSTGRES__USER": service.value,
             "POSTGRES__PASSWORD_FILE": str(self._file(f"{service}-password")),
         }
@@ -188,9 +218,6 @@ class System(Fleet[ProcessInstance]):
             settings["CONSUMER__SESSION_TIMEOUT_SECONDS"] = "6"
             settings["CONSUMER__TOPIC"] = self.topic
             settings["CHECK_SECONDS"] = "1"
-        else:
-            settings["AUTH__SECRET_FILE"] = str(secret_file(self.directory))
-            settings["HTTP__LISTEN_FD"] = str(self._listeners[service].fileno())
         if service is Service.REWARD_STORE:
             settings["COUPON_API__URLS"] = self.base_url(Service.COUPON_API)
             settings["RELAY__TOPIC"] = self.topic
@@ -213,17 +240,16 @@ class System(Fleet[ProcessInstance]):
         )
 
     def _file(self, name: str) -> Path:
-        return self.directory / "secrets" / name
-
-    def _write(self, name: str, content: str) -> None:
-        path = self._file(name)
-        path.touch(mode=0o600)
-        path.write_text(content)
+        return _secrets_directory(self.directory) / name
 
 
 def secret_file(directory: Path) -> Path:
     """Return the file with the secret that the tokens of a system in this directory are signed with."""
-    return directory / "secrets" / _TOKEN_SECRET
+    return _secrets_directory(directory) / _TOKEN_SECRET
+
+
+def _secrets_directory(directory: Path) -> Path:
+    return directory / "secrets"
 
 
 def _listen() -> socket.socket:
@@ -239,8 +265,10 @@ def _inherited() -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def open_system(directory: Path, *, fsync: bool = False) -> AsyncIterator[System]:
-    """Start both servers, make databases, topic and secrets, and stop everything on leaving.
+async def open_system(
+    directory: Path, *, fsync: bool = False, services: Sequence[Service] = tuple(Service)
+) -> AsyncIterator[System]:
+    """Start the servers, make databases, topic and secrets, and stop everything on leaving.
 
     No service runs yet: see `System.start`. Leaving in order stops the services in order, leaving by an exception or a
     cancellation kills them. Everything ends with this process, however it ends.
@@ -248,13 +276,21 @@ async def open_system(directory: Path, *, fsync: bool = False) -> AsyncIterator[
     Args:
         directory: where logs and secrets go.
         fsync: as in `open_postgres`.
+        services: which services will run: `COUPON_FLOW` does without MongoDB and Salesforce.
 
     Raises:
         ServerUnavailableError: there is no server for this machine.
         ServerError: a server did not start, or one that was named is in use by another platform.
     """
-    async with open_postgres(fsync=fsync) as postgres, open_kafka() as kafka:
-        system = System(directory, postgres, kafka)
+    async with contextlib.AsyncExitStack() as stack:
+        postgres = await stack.enter_async_context(open_postgres(fsync=fsync))
+        kafka = await stack.enter_async_context(open_kafka())
+        secrets_directory = _secrets_directory(directory)
+        secrets_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mongo_servers = None
+        if any(service.needs_mongo for service in services):
+            mongo_servers = await stack.enter_async_context(open_mongo_servers(directory, secrets_directory))
+        system = System(directory, postgres, kafka, mongo_servers)
         try:
             await system.prepare()
             yield system

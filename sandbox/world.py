@@ -5,10 +5,34 @@ members of `sandbox.members` find one that is there already.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from sandbox.balancer import Client
 from sandbox.instance import Endpoint, Instance, Service, Stopped
+from sandbox.salesforce import SalesforceControl
+
+CAMPAIGNS = "campaigns"
+CONSENTS = "consents"
+
+
+@dataclass(frozen=True, slots=True)
+class MongoSide:
+    """What campaigns and consents are kept in, and where consents are carried to.
+
+    Attributes:
+        reader_url: MongoDB, for a user who may read both databases.
+        writer_url: MongoDB, for the user of the members' apps (`consent_writer`), who may change consents.
+        salesforce: the control interface of the Salesforce sandbox; whoever made this closes it.
+        campaigns: the name of the database of campaign_api.
+        consents: the name of the database of the consents and of what consent_consumer knows of its work.
+    """
+
+    reader_url: str = field(repr=False)
+    writer_url: str = field(repr=False)
+    salesforce: SalesforceControl
+    campaigns: str = CAMPAIGNS
+    consents: str = CONSENTS
 
 
 class Platform(Protocol):
@@ -30,8 +54,12 @@ class Platform(Protocol):
     def coupons_url(self) -> str:
         """The database `coupons`, for a role that may read all of it."""
 
-    def token(self, subject: str, /) -> str:
-        """Return a member's bearer token that the services accept."""
+    @property
+    def mongo_side(self) -> MongoSide | None:
+        """MongoDB and Salesforce; None where neither campaign_api nor consent_consumer is part of the platform."""
+
+    def token(self, subject: str, /, *, is_operator: bool = False) -> str:
+        """Return a bearer token that the services accept, a member's or an operator's."""
 
 
 class World(Platform, Protocol):
@@ -63,6 +91,13 @@ class World(Platform, Protocol):
 
         Raises:
             ServerError: the new one did not become ready.
+        """
+
+    async def step_mongo_down(self) -> None:
+        """Make MongoDB's one node step down by force: for some seconds, until it is elected again, nobody can write.
+
+        Raises:
+            ServerError: the platform has no MongoDB.
         """
 
     async def stop_services(self) -> None:

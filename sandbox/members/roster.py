@@ -8,6 +8,7 @@ from runtime.auth import sign_token
 from sandbox.http_client import HttpClient
 from sandbox.instance import Endpoint, Service
 from sandbox.members.settings import Address
+from sandbox.world import MongoSide
 
 _LOOK_SECONDS = 1.0
 _LOOKUP_SECONDS = 5.0
@@ -29,6 +30,7 @@ class Roster:
     ) -> None:
         self.rewards_url = rewards_url
         self.coupons_url = coupons_url
+        self.mongo_side: MongoSide | None = None
         self.client = HttpClient()
         self._token_secret = token_secret
         self._found: dict[tuple[Service, Address], list[Endpoint]] = {
@@ -40,9 +42,11 @@ class Roster:
         """The instances that the last look found."""
         return [endpoint for endpoints in self._found.values() for endpoint in endpoints]
 
-    def token(self, subject: str, /) -> str:
-        """Return a member's bearer token that the services accept for a year."""
-        return sign_token(subject, "member", self._token_secret, lifetime_seconds=_TOKEN_SECONDS)
+    def token(self, subject: str, /, *, is_operator: bool = False) -> str:
+        """Return a bearer token that the services accept for a year, a member's or an operator's."""
+        return sign_token(
+            subject, "operator" if is_operator else "member", self._token_secret, lifetime_seconds=_TOKEN_SECONDS
+        )
 
     async def watch(self) -> None:
         """Look each second until cancelled."""
@@ -71,7 +75,7 @@ class Roster:
             Endpoint(
                 f"{service} {host}:{address.admin_port}",
                 service,
-                None if service is Service.COUPON_CONSUMER else f"http://{host}:{address.http_port}",
+                f"http://{host}:{address.http_port}" if service.serves_members else None,
                 f"http://{host}:{address.admin_port}",
             )
             for host in hosts

@@ -135,7 +135,7 @@ def _privileges(settings: MongoSetupSettings) -> dict[str, list[dict[str, object
         "consent_writer": {consents: _CONSENT_WRITER},
         "auditor": {campaigns: _AUDITED_CAMPAIGNS, consents: _AUDITED_CONSENTS},
     }
-    return {
+    privileges: dict[str, list[dict[str, object]]] = {
         role: [
             {"resource": {"db": database, "collection": collection}, "actions": list(actions)}
             for database, collections in databases.items()
@@ -143,6 +143,8 @@ def _privileges(settings: MongoSetupSettings) -> dict[str, list[dict[str, object
         ]
         for role, databases in rights.items()
     }
+    privileges["consent_consumer"].append({"resource": {"cluster": True}, "actions": ["serverStatus"]})
+    return privileges
 
 
 async def _ensure_role(database: MongoDatabase, role: str, privileges: list[dict[str, object]]) -> None:

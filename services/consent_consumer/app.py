@@ -30,8 +30,10 @@ from services.consent_consumer.settings import ConsentConsumerSettings
 from services.consent_consumer.store import CRASH_POINTS as STORE_CRASH_POINTS
 from services.consent_consumer.store import MongoConsentStore
 from services.consent_consumer.stream import ConsentStream, Places
+from services.consent_consumer.watch import Watch
 
 CRASH_POINTS: Final = (*STORE_CRASH_POINTS, "after-read", "before-call", "after-call")
+_STREAMS: Final = (CONSENT_MASTER, CONSENT_DETAIL)
 
 _log = get_logger("consent_consumer")
 
@@ -62,13 +64,11 @@ class Application:
             await wait_for_dependency(process.startup, store.create_indexes, dependency=DEPENDENCY)
             letters = MongoDeadLetters(database, self._points.reach)
             salesforce = await stack.enter_async_context(open_salesforce(settings.salesforce))
-            places = Places(
-                database, store, MongoCollectionScan(database), letters, salesforce, ConsentMetrics(registry)
-            )
-            streams = [
-                ConsentStream(name, places, settings, self._points.reach) for name in (CONSENT_MASTER, CONSENT_DETAIL)
-            ]
+            metrics = ConsentMetrics(registry)
+            places = Places(database, store, MongoCollectionScan(database), letters, salesforce, metrics)
+            streams = [ConsentStream(name, places, settings, self._points.reach) for name in _STREAMS]
             self._expose(process, database, streams)
+            watch = Watch(store, letters, _STREAMS, metrics, check_seconds=settings.check_seconds)
             old_letters = Kept("dead letters", letters.remove_old, settings.dead_letters.keep_seconds)
             cleaner = Cleaner(settings.dead_letters, old_letters, metrics=CleanUpMetrics(registry))
 
@@ -79,7 +79,7 @@ class Application:
             shutdown = process.shutdown
             with process.ctx.with_cancel() as routine_ctx:
                 background = WaitGroup()
-                for work in (consume, cleaner.run):
+                for work in (consume, watch.run, cleaner.run):
                     background.go(run_reporting, stream_errors, work, routine_ctx)
                 process.health.set_ready()
 

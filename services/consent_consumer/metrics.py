@@ -1,6 +1,8 @@
 """Count what becomes of the changes, by stream."""
 
+import math
 import time
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -29,6 +31,29 @@ class ConsentMetrics:
             by_stream,
             registry=registry,
         )
+        self.position_age = Gauge(
+            "lp_consent_position_age_seconds",
+            "How far a stored position is behind the oplog's end. Each instance tells of all: take the maximum.",
+            by_stream,
+            registry=registry,
+        )
+        self.oplog_window = Gauge(
+            "lp_consent_oplog_window_seconds", "How far back the oplog reaches.", registry=registry
+        )
+        self.dead_letters = Gauge("lp_consent_dead_letters", "Dead letters that are kept.", registry=registry)
+
+    def show(self, ages: Mapping[str, int], *, window_seconds: int, dead_letters: int) -> None:
+        """Show what was seen just now: the age of each stream's position, the oplog's window, the dead letters."""
+        for stream, seconds in ages.items():
+            self.position_age.labels(stream).set(seconds)
+        self.oplog_window.set(window_seconds)
+        self.dead_letters.set(dead_letters)
+
+    def unknown(self) -> None:
+        """Show that nothing was seen: an old number would look like a fact."""
+        self.position_age.clear()
+        self.oplog_window.set(math.nan)
+        self.dead_letters.set(math.nan)
 
 
 class StreamMetrics:

@@ -11,7 +11,7 @@ from bson import Timestamp
 from services.consent_consumer.collection_scan import ScanPage, ScanPosition
 from services.consent_consumer.dead_letters import DeadLetter, LetterFilter, LetterPosition, bounded
 from services.consent_consumer.errors import LeaseHeldError, LeaseLostError, SnapshotTooOldError
-from services.consent_consumer.store import AuditLine, LeaseState, Position, SavedPosition
+from services.consent_consumer.store import AuditLine, LeaseState, OplogSpan, Position, SavedPosition
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -30,6 +30,7 @@ class FakeConsentStore:
     def __init__(self) -> None:
         self.positions: dict[str, SavedPosition] = {}
         self.audit: list[AuditLine] = []
+        self.oplog = OplogSpan(Timestamp(0, 1), Timestamp(0, 1))
         self._lease: _FakeLease | None = None
 
     async def take_lease(self, claim_id: str, holder: str, seconds: float) -> int | None:
@@ -63,6 +64,10 @@ class FakeConsentStore:
     async def cluster_time(self) -> Timestamp:
         """See `ConsentStore`."""
         return Timestamp(int(_now()), 1)
+
+    async def oplog_span(self) -> OplogSpan:
+        """See `ConsentStore`; whatever a test has set."""
+        return self.oplog
 
     async def take_position(self, stream: str, fence: int) -> Position | None:
         """See `ConsentStore`."""

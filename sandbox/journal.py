@@ -24,7 +24,7 @@ _LINE_BYTES_MAX = 1024 * 1024
 
 
 class Operation(StrEnum):
-    """What members do."""
+    """What members do, and the operator of the campaigns."""
 
     BROWSE_REWARDS = "browse rewards"
     SEE_REWARD = "see a reward"
@@ -34,6 +34,11 @@ class Operation(StrEnum):
     LIST_COUPONS = "list coupons"
     REDEEM_COUPON = "redeem a coupon"
     CANCEL_REDEMPTION = "cancel a redemption"
+    BROWSE_CAMPAIGNS = "browse campaigns"
+    SEE_CAMPAIGN = "see a campaign"
+    CREATE_CAMPAIGN = "create a campaign"
+    CHANGE_CAMPAIGN = "change a campaign"
+    DELETE_CAMPAIGN = "delete a campaign"
     BAD_REQUEST = "bad request"
 
 
@@ -64,11 +69,12 @@ class Attempt:
         number: counts the requests of one journal, from 1.
         operation: what was asked for.
         member_id: who asked.
-        target: the reward, the coupon's code or the redemption that it was about; empty where there is none.
+        target: the reward, coupon's code, redemption or campaign that it was about; empty where there is none.
         key: the idempotency key that went with it.
         expected: the outcomes that are no failure: a status, with the problem's code where there is one.
         repeats: the number of the attempt that this one repeats, with the same key, because its outcome was unknown.
         at: seconds since 1970.
+        wanted: of a request that creates or changes a campaign, what it asks for; empty otherwise.
     """
 
     number: int
@@ -79,6 +85,7 @@ class Attempt:
     expected: tuple[str, ...]
     repeats: int | None
     at: float
+    wanted: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON, to be compared field by field
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +211,7 @@ class Journal:
         target: str = "",
         key: str | None = None,
         repeats: int | None = None,
+        wanted: Mapping[str, Any] | None = None,  # Any: JSON
     ) -> Attempt:
         """Write down a request that is about to be sent, and return it with its number."""
         self._count += 1
@@ -216,6 +224,7 @@ class Journal:
             expected=tuple(expected),
             repeats=repeats,
             at=time.time(),
+            wanted=wanted or {},
         )
         _append(self._attempted, {"attempt": asdict(attempt)})
         return attempt

@@ -75,6 +75,7 @@ class Attempt:
         repeats: the number of the attempt that this one repeats, with the same key, because its outcome was unknown.
         at: seconds since 1970.
         wanted: of a request that creates or changes a campaign, what it asks for; empty otherwise.
+        version: which version of a campaign it is to change or delete (`If-Match`); None for any other request.
     """
 
     number: int
@@ -86,6 +87,7 @@ class Attempt:
     repeats: int | None
     at: float
     wanted: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON, to be compared field by field
+    version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,7 @@ class Journal:
         key: str | None = None,
         repeats: int | None = None,
         wanted: Mapping[str, Any] | None = None,  # Any: JSON
+        version: int | None = None,
     ) -> Attempt:
         """Write down a request that is about to be sent, and return it with its number."""
         self._count += 1
@@ -225,6 +228,7 @@ class Journal:
             repeats=repeats,
             at=time.time(),
             wanted=wanted or {},
+            version=version,
         )
         _append(self._attempted, {"attempt": asdict(attempt)})
         return attempt

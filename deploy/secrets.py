@@ -36,7 +36,24 @@ READERS: Final[Mapping[str, Sequence[str]]] = {
     "reward-store": ("reward-store-password", TOKEN_SECRET, OPERATOR_TOKEN),
     "coupon-api": ("coupon-api-password", TOKEN_SECRET),
     "coupon-consumer": ("coupon-consumer-password",),
-    "demo": ("lp-owner-password", TOKEN_SECRET),
+    "mongo": ("mongo-root-password", "mongo-key"),
+    "mongo-setup": (
+        "mongo-root-password",
+        "campaign-api-password",
+        "consent-consumer-password",
+        "consent-writer-password",
+        "auditor-password",
+    ),
+    "campaign-api": ("campaign-api-password", TOKEN_SECRET),
+    "consent-consumer": ("consent-consumer-password", "salesforce-client-secret"),
+    "salesforce": ("salesforce-client-secret", "salesforce-control-secret"),
+    "demo": (
+        "lp-owner-password",
+        "consent-writer-password",
+        "auditor-password",
+        "salesforce-control-secret",
+        TOKEN_SECRET,
+    ),
 }
 """Who reads which files."""
 
@@ -60,7 +77,7 @@ def ensure_secrets(root: Path, readers: Mapping[str, Sequence[str]] = READERS) -
     values = {}
     for name in names:
         files = [root / reader / name for reader, wanted in readers.items() if name in wanted]
-        values[name] = _known(files) or secrets.token_urlsafe(_SECRET_BYTES)
+        values[name] = _known(files) or secrets.token_hex(_SECRET_BYTES)  # MongoDB's key is base64: no - or _
         for file in files:
             if not file.exists():
                 _write(file, values[name])

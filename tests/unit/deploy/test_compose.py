@@ -9,6 +9,8 @@ import yaml
 
 from deploy.secrets import READERS
 from runtime.settings import PostgresSettings, ProcessSettings
+from services.campaign_api.settings import CampaignApiSettings
+from services.consent_consumer.settings import ConsentConsumerSettings
 from services.coupon_api.settings import CouponApiSettings
 from services.coupon_consumer.settings import CouponConsumerSettings
 from services.reward_store.settings import RewardStoreSettings
@@ -23,10 +25,20 @@ OURS: Final[dict[str, type[ProcessSettings]]] = {
     "reward-store": RewardStoreSettings,
     "coupon-api": CouponApiSettings,
     "coupon-consumer": CouponConsumerSettings,
+    "campaign-api": CampaignApiSettings,
+    "consent-consumer": ConsentConsumerSettings,
 }
+ON_POSTGRES: Final = ("reward-store", "coupon-api", "coupon-consumer")
+WRITTEN: Final = {"demo": ["demo-journal:/var/lib/members"], "salesforce": ["salesforce-data:/var/lib/salesforce"]}
 HARD_STOP_SECONDS: Final = 3.0
-CONTAINERS_MOST: Final = {"reward-store": 3, "coupon-api": 3, "coupon-consumer": 4}
-"""Two replicas of each HTTP service and one that replaces; three consumers and one that replaces."""
+CONTAINERS_MOST: Final = {
+    "reward-store": 3,
+    "coupon-api": 3,
+    "coupon-consumer": 4,
+    "campaign-api": 3,
+    "consent-consumer": 3,
+}
+"""Two replicas of each HTTP service and one that replaces; three consumers of coupons, two of consents, one more."""
 OPERATORS: Final = 26
 """A command of the consumer (its pool is 10), the migrations' 2, the demo's 4, and 10 that cancel statements."""
 
@@ -50,8 +62,8 @@ def test_the_file_is_for_the_current_compose_specification() -> None:
 
 
 def test_the_jobs_are_the_ones_that_end() -> None:
-    """Secrets, migrations and topics run to an end that others wait for; `up --wait` counts a job only then as done."""
-    assert {"secrets", "migrations", "topics"} == JOBS
+    """What must be there before a service starts is made by a job; `up --wait` counts it as done when it has ended."""
+    assert {"secrets", "migrations", "topics", "mongo-setup"} == JOBS
     awaited = {
         dependency
         for service in SERVICES.values()
@@ -120,13 +132,13 @@ def test_beside_each_memory_limit_stands_what_was_measured() -> None:
 
 @every_service(*(name for name, service in SERVICES.items() if "SERVICES_TAG" in service["image"]))
 def test_containers_of_our_image_write_nowhere_but_to_one_tmpfs(name: str) -> None:
-    """The root is read-only; secrets are mounted read-only; the members' journal is the one volume that is written."""
+    """The root is read-only, and so are secrets; the one volume that is written is the members' journal, or the log."""
     service = SERVICES[name]
     assert service["read_only"] is True
     assert len(service["tmpfs"]) == 1
     writable = [volume for volume in service.get("volumes", []) if not volume.endswith(":ro")]
     if name != "secrets":
-        assert writable == (["demo-journal:/var/lib/members"] if name == "demo" else [])
+        assert writable == WRITTEN.get(name, [])
 
 
 @every_service()
@@ -176,6 +188,7 @@ def test_all_pools_together_fit_into_the_server() -> None:
             )
         )
         for name, count in CONTAINERS_MOST.items()
+        if name in ON_POSTGRES
     )
     most = int(re.findall(r"max_connections=(\d+)", " ".join(SERVICES["postgres"]["command"]))[0])
     reserved_for_superusers = 3
@@ -185,10 +198,11 @@ def test_all_pools_together_fit_into_the_server() -> None:
 def test_whoever_calls_stops_before_whoever_is_called() -> None:
     """Compose stops in the reverse order of the dependencies: the traffic, then the callers, then what they call."""
     needs = {name: set(service.get("depends_on", {})) for name, service in SERVICES.items()}
-    assert needs["demo"] >= {"reward-store", "coupon-api", "coupon-consumer"}
+    assert needs["demo"] >= OURS.keys()
     assert "coupon-api" in needs["reward-store"]
+    assert "salesforce" in needs["consent-consumer"]
     for name in OURS:
-        assert _reaches(needs, name, "postgres")
+        assert _reaches(needs, name, "postgres" if name in ON_POSTGRES else "mongo")
     assert _reaches(needs, "reward-store", "kafka")
     assert _reaches(needs, "coupon-consumer", "kafka")
 

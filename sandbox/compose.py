@@ -15,14 +15,15 @@ from sandbox.docker import docker, inspect, require_engine
 from sandbox.fleet import Fleet
 from sandbox.http_client import HttpClient
 from sandbox.instance import Instance, Service, Stopped
-from sandbox.servers import ServerError
+from sandbox.salesforce import SalesforceControl
+from sandbox.servers import MongoServer, ServerError
 from sandbox.servers.address import LOOPBACK
 from sandbox.world import MongoSide
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 TOPIC: Final = "coupon-events"
-SERVERS: Final = ("postgres", "kafka")
-JOBS: Final = ("secrets", "migrations", "topics")
+SERVERS: Final = ("postgres", "kafka", "mongo")
+JOBS: Final = ("secrets", "migrations", "topics", "mongo-setup")
 _HTTP_PORT = 8080
 _ADMIN_PORT = 9090
 _UP_SECONDS = 900.0
@@ -41,8 +42,13 @@ _RANGES = {
     "COUPON_API_PORTS": 4,
     "COUPON_API_ADMIN_PORTS": 4,
     "COUPON_CONSUMER_ADMIN_PORTS": 5,
+    "CAMPAIGN_API_PORTS": 4,
+    "CAMPAIGN_API_ADMIN_PORTS": 4,
+    "CONSENT_CONSUMER_ADMIN_PORTS": 4,
     "POSTGRES_PORT": 1,
     "KAFKA_PORT": 1,
+    "MONGO_PORT": 1,
+    "SALESFORCE_PORT": 1,
 }
 
 
@@ -95,10 +101,9 @@ class ComposeSystem(Fleet[ContainerInstance]):
         self.project = project
         self.client = HttpClient()
         self.topic = TOPIC
-        self._environment = _free_ports()
-        self._password = ""
-        self._token_secret = ""
         self.mongo_side: MongoSide | None = None
+        self._environment = _free_ports()
+        self._secrets: dict[str, str] = {}
 
     @property
     def rewards_url(self) -> str:
@@ -113,24 +118,31 @@ class ComposeSystem(Fleet[ContainerInstance]):
     @property
     def bootstrap(self) -> str:
         """Where this machine reaches Kafka."""
-        return f"{LOOPBACK}:{self._environment['KAFKA_PORT']}"
+        return self._address("KAFKA_PORT")
+
+    @property
+    def salesforce_url(self) -> str:
+        """Where this machine reaches the Salesforce sandbox, and its page."""
+        return f"http://{self._address('SALESFORCE_PORT')}"
 
     def token(self, subject: str, /, *, is_operator: bool = False) -> str:
         """Return a bearer token that the services accept for a day."""
         return sign_token(
             subject,
             "operator" if is_operator else "member",
-            self._token_secret,
+            self._secrets["token-secret"],
             lifetime_seconds=_TOKEN_SECONDS,
         )
 
     async def step_mongo_down(self) -> None:
-        """Make MongoDB's one node step down by force.
+        """Make MongoDB's one node step down by force: for some seconds, until it is elected again, nobody can write.
 
         Raises:
-            ServerError: the stack has no MongoDB.
+            ServerError: MongoDB does not run.
         """
-        raise ServerError("the stack has no MongoDB")
+        (mongo,) = await self.container_ids("mongo")
+        password = await docker("exec", mongo, "cat", "/run/secrets/mongo-root-password")
+        await MongoServer(self._mongo_url("root", password)).step_down()
 
     async def compose(self, *arguments: str, timeout_seconds: float = 60.0) -> str:
         """Run a command of docker compose on this stack and return what it printed."""
@@ -159,8 +171,12 @@ class ComposeSystem(Fleet[ContainerInstance]):
         await self.compose(
             "up", "--build", "--detach", "--wait", "--scale", f"demo={members}", timeout_seconds=_UP_SECONDS
         )
-        self._password = await self._secret("lp-owner-password")
-        self._token_secret = await self._secret("token-secret")
+        self._secrets = await self._read_secrets()
+        self.mongo_side = MongoSide(
+            reader_url=self._mongo_url("auditor", self._secrets["auditor-password"]),
+            writer_url=self._mongo_url("consent_writer", self._secrets["consent-writer-password"]),
+            salesforce=SalesforceControl(self.salesforce_url, self._secrets["salesforce-control-secret"]),
+        )
         self.instances = [
             await self._instance(container_id)
             for service in Service
@@ -239,6 +255,8 @@ class ComposeSystem(Fleet[ContainerInstance]):
     async def aclose(self) -> None:
         """Close this side's connections."""
         await self.client.aclose()
+        if self.mongo_side is not None:
+            await self.mongo_side.salesforce.aclose()
 
     @property
     def _filters(self) -> tuple[str, str]:
@@ -253,14 +271,22 @@ class ComposeSystem(Fleet[ContainerInstance]):
             _container_name(found), service, base_url, f"http://{_published(ports, _ADMIN_PORT)}", container_id
         )
 
-    async def _secret(self, name: str) -> str:
-        """Read a secret in the one place that has it: the volume of the members."""
-        command = ("run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", "cat", "demo", f"/run/secrets/{name}")
-        return (await self.compose(*command)).strip()
+    async def _read_secrets(self) -> dict[str, str]:
+        """Read the secrets of the members, each by its name, in the one place that has them: their volume."""
+        command = ("run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", "grep", "demo", "-r", "", "/run/secrets")
+        lines = [line.partition(":") for line in (await self.compose(*command)).splitlines()]
+        return {Path(path).name: secret for path, _, secret in lines}
+
+    def _address(self, variable: str) -> str:
+        return f"{LOOPBACK}:{self._environment[variable]}"
 
     def _database_url(self, database: str) -> str:
-        login = f"lp_owner:{quote(self._password, safe='')}"
-        return f"postgresql://{login}@{LOOPBACK}:{self._environment['POSTGRES_PORT']}/{database}"
+        login = f"lp_owner:{quote(self._secrets['lp-owner-password'], safe='')}"
+        return f"postgresql://{login}@{self._address('POSTGRES_PORT')}/{database}"
+
+    def _mongo_url(self, user: str, password: str) -> str:
+        # The node is known in its set by a name that this machine does not know.
+        return f"mongodb://{user}:{quote(password, safe='')}@{self._address('MONGO_PORT')}/?directConnection=true"
 
 
 @contextlib.asynccontextmanager
@@ -281,7 +307,7 @@ async def open_compose(project: str) -> AsyncIterator[ComposeSystem]:
 
 def bad_ends(ends: Sequence[Stopped]) -> list[Stopped]:
     """Return the containers of ours that did not end with status 0; the servers' status is their image's affair."""
-    return [one for one in ends if one.status and not one.name.startswith(SERVERS)]
+    return [one for one in ends if one.status and one.name.rpartition("-")[0] not in SERVERS]
 
 
 def _name(service: Service) -> str:

@@ -3,11 +3,11 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from runtime.mongo import Collection, MongoDatabase
 from runtime.mongo_settings import MongoSettings
@@ -21,6 +21,11 @@ from tests.support.salesforce import APP
 from tests.support.service_process import ROOT, ServiceProcess, environment_of, open_service
 
 Content = dict[str, Any]  # Any: BSON, or JSON
+State = tuple[object, ...]
+"""What can be told of a document in MongoDB and of its record in Salesforce alike."""
+
+OBJECTS: Final = {CONSENT_MASTER: MASTER_OBJECT, CONSENT_DETAIL: DETAIL_OBJECT}
+GONE: Final[State] = ("gone",)
 
 
 class ConsentWorld:
@@ -42,9 +47,13 @@ class ConsentWorld:
         """The collection `consent_detail`."""
         return self.database.collection(CONSENT_DETAIL)
 
-    def consumer(self, **settings: str) -> AbstractAsyncContextManager[ServiceProcess]:
-        """Start a consumer; settings are variables without their prefix. It is stopped on leaving."""
-        return open_service(ServiceProcess, "consent_consumer", self._directory, self._variables() | settings)
+    def consumer(self, *, without: str | None = None, **settings: str) -> AbstractAsyncContextManager[ServiceProcess]:
+        """Start a consumer, perhaps without a guard; settings are variables without their prefix.
+
+        It is stopped on leaving.
+        """
+        variables = self._variables() | settings
+        return open_service(ServiceProcess, "consent_consumer", self._directory, variables, without=without)
 
     async def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run one of the operator's commands to its end."""
@@ -84,14 +93,11 @@ class ConsentWorld:
         await eventually(self._is_agreed, seconds=seconds, pause_seconds=0.05)
 
     async def _is_agreed(self) -> bool:
-        for collection, kind in ((self.masters, MASTER_OBJECT), (self.details, DETAIL_OBJECT)):
-            wanted = {external_id(document["_id"]): _content_of(document) async for document in collection.find()}
-            living = {
-                key: _content_in(record.fields)
-                for key, record in self.salesforce.records(kind).items()
-                if not record.fields["Deleted__c"]
-            }
-            if wanted != living:
+        for name, kind in OBJECTS.items():
+            documents = self.database.collection(name).find()
+            wanted = {external_id(document["_id"]): content_of(document) async for document in documents}
+            held = {key: content_in(record.fields) for key, record in self.salesforce.records(kind).items()}
+            if wanted != {key: content for key, content in held.items() if content != GONE}:
                 return False
         return True
 
@@ -123,16 +129,27 @@ def detail(document_id: object, master_id: object, **fields: object) -> Content:
     }
 
 
-def _content_of(document: Content) -> tuple[object, ...]:
+def content_of(document: Mapping[str, Any]) -> State:  # Any: BSON
+    """Return what Salesforce has to hold of a document; two writes differ in it by `changed_at` at least."""
+    changed_at = document.get("changed_at")
+    at = _time(changed_at) if isinstance(changed_at, datetime) else changed_at
     if "purpose" in document:
-        return document["purpose"], document["is_granted"], external_id(document["master_id"])
-    return document["status"], document["channel"], document["policy_version"]
+        return document["purpose"], document.get("is_granted"), external_id(document.get("master_id")), at
+    return document.get("status"), document.get("channel"), document.get("policy_version"), at
 
 
-def _content_in(fields: Content) -> tuple[object, ...]:
-    if "Purpose__c" in fields and fields["Purpose__c"] is not None:
-        return fields["Purpose__c"], fields["Granted__c"], fields["Master__r"]["ExternalId__c"]
-    return fields["Status__c"], fields["Channel__c"], fields["PolicyVersion__c"]
+def content_in(fields: Mapping[str, Any]) -> State:  # Any: JSON
+    """Return the same of a record, or of the fields that a call set of one."""
+    if fields["Deleted__c"]:
+        return GONE
+    at = _time(datetime.fromisoformat(fields["ChangedAt__c"]))
+    if fields.get("Purpose__c") is not None:
+        return fields["Purpose__c"], fields["Granted__c"], fields["Master__r"]["ExternalId__c"], at
+    return fields["Status__c"], fields["Channel__c"], fields["PolicyVersion__c"], at
+
+
+def _time(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 @asynccontextmanager

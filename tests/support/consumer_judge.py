@@ -13,11 +13,11 @@ from typing import Final
 
 import asyncpg
 
-from tests.support.coupon_consumer_process import CouponConsumerProcess
 from tests.support.coupon_consumer_world import World
 from tests.support.coupon_events import coupon_rows, row_of
 from tests.support.judgement import Judgement, Rule, judge, judge_end, judge_progress, judge_time
 from tests.support.ledger import digest, judge_units
+from tests.support.service_process import ServiceProcess
 
 ORDERLY: Final = (0, "Process stopped")
 GRACE_SECONDS: Final = 30.0
@@ -94,7 +94,7 @@ async def recorded_steps(world: World) -> AsyncIterator[list[Step]]:
         await _execute(world, _FORGET_STEPS)
 
 
-async def stop_and_judge(member: CouponConsumerProcess, *, at_most: float = GRACE_SECONDS) -> tuple[Judgement, float]:
+async def stop_and_judge(member: ServiceProcess, *, at_most: float = GRACE_SECONDS) -> tuple[Judgement, float]:
     """Send SIGTERM, wait for the end, and look at its time (L7) and at how it ended (L8); also return the seconds.
 
     A member that has hardly begun is let begin first: before its own handler stands, the signal just kills it.

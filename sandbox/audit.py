@@ -1,6 +1,6 @@
 """Compare what the clients wrote down with what the databases hold.
 
-    python -m sandbox.audit --journal DIRECTORY --rewards URL --coupons URL
+    python -m sandbox.audit --journal DIRECTORY --rewards URL --coupons URL [--mongo URL --salesforce URL]
 
 Nothing else is asked: no service, no log, no metric. The last line is `audit ok: ...` with the counts and the status 0,
 or `audit FAILED: ...` with the differences and the status 1. It is meant for a quiet system: traffic has ended and the
@@ -10,25 +10,71 @@ backlog has drained.
 import argparse
 import asyncio
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import asyncpg
+import httpx
+from pymongo.errors import PyMongoError
 
-from sandbox.holdings import CouponRow, Holdings, RedemptionRow, read_holdings
-from sandbox.journal import Acknowledgement, Attempt, Operation, Record, read_journal
+from runtime.settings import read_secret
+from sandbox.campaign_books import CampaignBooks
+from sandbox.consent_books import ConsentBooks
+from sandbox.coupon_books import CouponBooks
+from sandbox.document_holdings import DocumentHoldings, read_documents
+from sandbox.holdings import Holdings, read_holdings
+from sandbox.journal import Operation, Record, read_journal
+from sandbox.salesforce import ControlError, SalesforceControl
+from sandbox.world import CAMPAIGNS, CONSENTS
+
+UNREADABLE: Final = (OSError, ValueError, asyncpg.PostgresError, PyMongoError, httpx.HTTPError, ControlError)
+"""Why a journal or a database cannot be read."""
 
 _SHOWN = 20
-_CREATED = 201
-_OK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentCounts:
+    """What the audit found of campaigns and consents.
+
+    Attributes:
+        campaigns_told: campaigns that operators were told of.
+        campaigns: stored ones.
+        consent_writes: writes of consents that were attempted.
+        consent_writes_unknown: those of which nobody knows whether they had their effect.
+        documents: documents of consents, of both collections.
+        records: records in Salesforce that are not marked as deleted.
+        records_deleted: those that are.
+        dead_letters: changes of consents that were put aside.
+    """
+
+    campaigns_told: int
+    campaigns: int
+    consent_writes: int
+    consent_writes_unknown: int
+    documents: int
+    records: int
+    records_deleted: int
+    dead_letters: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.campaigns_told} campaigns that operators were told of, {self.campaigns} stored, "
+            f"{self.consent_writes} writes of consents ({self.consent_writes_unknown} of unknown outcome), "
+            f"{self.documents} documents, {self.records} records in Salesforce "
+            f"and {self.records_deleted} marked as deleted, {self.dead_letters} dead letters"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the audit found: the counts, and every difference in one sentence each."""
+    """What the audit found: the counts, and every difference in one sentence each.
+
+    `documents` counts campaigns and consents; None where the platform has none.
+    """
 
     requests: int
     failed_requests: int
@@ -39,6 +85,7 @@ class Verdict:
     cancelled: int
     dead_letters: int
     differences: tuple[str, ...]
+    documents: DocumentCounts | None = None
 
     @property
     def is_ok(self) -> bool:
@@ -57,6 +104,8 @@ class Verdict:
             f"{self.coupons} coupons ({self.redeemed} redeemed, {self.cancelled} cancelled), "
             f"{self.dead_letters} dead letters"
         )
+        if self.documents is not None:
+            counts += f"; {self.documents}"
         if self.is_ok:
             yield f"audit ok: {counts}"
         else:
@@ -75,20 +124,16 @@ def audit(
             may have done is then: everything it asked for, or nothing.
         dead_letters_expected: how many records that nobody can understand were put on the topic.
     """
-    books = _Books(record, holdings, dead_letters_expected)
-    failed = list(books.failed_requests())
-    differences = [] if failures_allowed else list(failed)
-    for link in (
-        books.redemptions_told,
-        books.redemptions_attempted,
-        books.coupons_complete,
-        books.coupons_invented,
-        books.statuses_told,
-        books.points,
-        books.stock,
-        books.settled,
-    ):
-        differences += link()
+    books = CouponBooks(record, holdings, dead_letters_expected)
+    failed = list(_failed_requests(record))
+    differences = [*([] if failures_allowed else failed), *books.differences()]
+    documents = None
+    if holdings.documents is None:
+        differences += _documents_not_read(record)
+    else:
+        campaigns = CampaignBooks(record, holdings.documents.campaigns)
+        differences += [*campaigns.differences(), *ConsentBooks(record, holdings.documents).differences()]
+        documents = _count(record, holdings.documents, campaigns_told=len(campaigns.told))
     statuses = Counter(coupon.status for coupon in holdings.coupons)
     return Verdict(
         requests=len(record.attempts),
@@ -100,223 +145,84 @@ def audit(
         cancelled=statuses["cancelled"],
         dead_letters=holdings.dead_letters,
         differences=tuple(differences),
+        documents=documents,
     )
 
 
-class _Books:
-    """The links between the journal and the databases, one method each; each yields its differences."""
-
-    def __init__(self, record: Record, holdings: Holdings, dead_letters_expected: int) -> None:
-        self._dead_letters_expected = dead_letters_expected
-        self._record = record
-        self._holdings = holdings
-        self._stored = {row.redemption_id: row for row in holdings.redemptions}
-        self.told: dict[str, tuple[Attempt, Acknowledgement]] = {}
-        self._coupons: defaultdict[str | None, list[CouponRow]] = defaultdict(list)
-        for coupon in holdings.coupons:
-            self._coupons[coupon.redemption_id].append(coupon)
-        self._told_twice: list[str] = []
-        for attempt, answer in self._answers(Operation.REDEEM_REWARD, _CREATED):
-            redemption_id = str(answer.body.get("redemption_id"))
-            before = self.told.setdefault(redemption_id, (attempt, answer))
-            if before[1].body != answer.body or before[0].key != attempt.key:
-                self._told_twice.append(f"redemption {redemption_id} was told twice, for two keys or with two contents")
-
-    def _answers(self, operation: Operation, status: int) -> Iterator[tuple[Attempt, Acknowledgement]]:
-        for number, answer in self._record.acknowledgements.items():
-            attempt = self._record.attempts.get(number)
-            if attempt is not None and attempt.operation is operation and answer.status == status:
-                yield attempt, answer
-
-    def _effective(self, operation: Operation) -> Iterator[Attempt]:
-        """Yield the attempts that may have had their effect: all but those whose answer was a refusal."""
-        for number, attempt in self._record.attempts.items():
-            if attempt.operation is operation:
-                answer = self._record.acknowledgements.get(number)
-                if answer is None or not answer.is_refusal:
-                    yield attempt
-
-    def failed_requests(self) -> Iterator[str]:
-        """Every request whose sender waited for it has an answer, and one that its sender could expect."""
-        for number, attempt in self._record.attempts.items():
-            answer = self._record.acknowledgements.get(number)
-            if answer is None and number in self._record.abandoned:
-                continue
-            what = f"request {number} ({attempt.operation})"
-            if answer is None:
-                yield f"{what} failed: {self._record.failures.get(number, 'no answer was written down')}"
-            elif answer.outcome not in attempt.expected:
-                yield f"{what} failed: the answer was {answer.outcome}, not {' or '.join(attempt.expected)}"
-        for number in self._record.acknowledgements.keys() - self._record.attempts.keys():
-            yield f"answer {number} belongs to no request"
-
-    def redemptions_told(self) -> Iterator[str]:
-        """Every redemption that a member was told of is stored as it was told and as it was asked for."""
-        yield from self._told_twice
-        for redemption_id, (attempt, answer) in self.told.items():
-            row = self._stored.get(redemption_id)
-            if row is None:
-                yield f"redemption {redemption_id} was acknowledged but is not stored"
-                continue
-            reward = self._record.seed.rewards.get(attempt.target)
-            if reward is None:
-                yield f"redemption {redemption_id} is of {attempt.target}, which was never offered"
-                continue
-            body = answer.body
-            created_at = _time(body.get("created_at"))
-            told = {
-                "member": (row.member_id, body.get("member_id"), attempt.member_id),
-                "reward": (row.reward_id, body.get("reward_id"), attempt.target),
-                "coupon code": (row.coupon_code, body.get("coupon_code")),
-                "points": (row.points_spent, body.get("points_spent"), reward.points_cost),
-                "value": (row.value_cents, reward.value_cents),
-                "currency": (row.currency, reward.currency),
-                "time": (row.created_at, created_at),
-                "end": (row.expires_at, _time(body.get("expires_at")), _later(created_at, reward.coupon_days)),
-            }
-            yield from _unequal(f"redemption {redemption_id}", told)
-
-    def redemptions_attempted(self) -> Iterator[str]:
-        """Every stored redemption was asked for and not refused, once for each key."""
-        asked = {
-            (attempt.member_id, attempt.key): attempt.target for attempt in self._effective(Operation.REDEEM_REWARD)
-        }
-        key_of = {key.redemption_id: (key.member_id, key.key) for key in self._holdings.keys}
-        uses = Counter((key.member_id, key.key) for key in self._holdings.keys)
-        for row in self._holdings.redemptions:
-            member_and_key = key_of.get(row.redemption_id)
-            if member_and_key is None:
-                yield f"redemption {row.redemption_id} came from nowhere: no key belongs to it"
-            elif asked.get(member_and_key) != row.reward_id or member_and_key[0] != row.member_id:
-                yield f"redemption {row.redemption_id} came from nowhere: nobody asked for it, or it was refused"
-            elif uses[member_and_key] > 1:
-                yield f"redemption {row.redemption_id} shares its key with another one"
-        for redemption_id in key_of.keys() - self._stored.keys():
-            yield f"redemption {redemption_id} was answered under a key but is not stored"
-
-    def coupons_complete(self) -> Iterator[str]:
-        """Every stored or told redemption has exactly one coupon, with the right content."""
-        for redemption_id in self._stored.keys() | self.told.keys():
-            coupons = self._coupons[redemption_id]
-            if len(coupons) != 1:
-                yield f"redemption {redemption_id} has {len(coupons)} coupons instead of one"
-            for coupon in coupons:
-                yield from self._coupon_content(redemption_id, coupon)
-
-    def _coupon_content(self, redemption_id: str, coupon: CouponRow) -> Iterator[str]:
-        name = f"the coupon of redemption {redemption_id}"
-        row = self._stored.get(redemption_id)
-        if row is not None:
-            yield from _unequal(name, _pairs(coupon, row))
-        if redemption_id in self.told:
-            body = self.told[redemption_id][1].body
-            told = {
-                "code": (coupon.code, body.get("coupon_code")),
-                "member": (coupon.member_id, body.get("member_id")),
-                "reward": (coupon.reward_id, body.get("reward_id")),
-                "time": (coupon.issued_at, _time(body.get("created_at"))),
-                "end": (coupon.expires_at, _time(body.get("expires_at"))),
-            }
-            yield from _unequal(f"{name}, as the member was told,", told)
-
-    def coupons_invented(self) -> Iterator[str]:
-        """No coupon came from nowhere."""
-        for coupon in self._holdings.coupons:
-            if coupon.redemption_id is None or coupon.redemption_id not in self._stored:
-                yield f"coupon {coupon.code} came from nowhere: it belongs to no redemption"
-
-    def statuses_told(self) -> Iterator[str]:
-        """Coupons are redeemed and redemptions cancelled only where somebody asked, and always where told so."""
-        redeemed = {attempt.target for attempt, _ in self._answers(Operation.REDEEM_COUPON, _OK)}
-        cancelled = {attempt.target for attempt, _ in self._answers(Operation.CANCEL_REDEMPTION, _OK)}
-        may_be_redeemed = {attempt.target for attempt in self._effective(Operation.REDEEM_COUPON)}
-        may_be_cancelled = {attempt.target for attempt in self._effective(Operation.CANCEL_REDEMPTION)}
-        for row in self._holdings.redemptions:
-            coupons = self._coupons[row.redemption_id]
-            status = coupons[0].status if coupons else "missing"
-            what = f"redemption {row.redemption_id} ({row.status}) with its coupon ({status})"
-            if row.coupon_code in redeemed and (status, row.status) != ("redeemed", "issued"):
-                yield f"{what} was told to be redeemed"
-            if row.redemption_id in cancelled and (status, row.status) != ("cancelled", "cancelled"):
-                yield f"{what} was told to be cancelled"
-            if status == "redeemed" and row.coupon_code not in may_be_redeemed:
-                yield f"{what}: nobody asked to redeem it, or it was refused"
-            if status == "cancelled" and row.redemption_id not in may_be_cancelled:
-                yield f"{what}: nobody asked to cancel it, or it was refused"
-            if (status == "cancelled") != (row.status == "cancelled"):
-                yield f"{what}: one of the two is cancelled"
-
-    def points(self) -> Iterator[str]:
-        """Each member has what they began with, less what stands redeemed."""
-        spent: Counter[str] = Counter()
-        for row in self._holdings.redemptions:
-            if row.status != "cancelled":
-                spent[row.member_id] += row.points_spent
-        expected = {member: points - spent[member] for member, points in self._record.seed.points.items()}
-        yield from _tally("points of", expected, self._holdings.points)
-
-    def stock(self) -> Iterator[str]:
-        """Of each reward there is left what there was, less what stands redeemed."""
-        taken = Counter(row.reward_id for row in self._holdings.redemptions if row.status != "cancelled")
-        expected = {name: reward.stock - taken[name] for name, reward in self._record.seed.rewards.items()}
-        yield from _tally("stock of", expected, self._holdings.stock)
-
-    def settled(self) -> Iterator[str]:
-        """Nothing is still on its way, and nothing was put aside but what nobody can understand."""
-        if self._holdings.unpublished:
-            yield f"{self._holdings.unpublished} events were never published"
-        if self._holdings.dead_letters != self._dead_letters_expected:
-            yield f"{self._holdings.dead_letters} dead letters instead of {self._dead_letters_expected}"
-        for row in self._holdings.redemptions:
-            if row.status not in ("issued", "cancelled"):
-                yield f"redemption {row.redemption_id} is still {row.status}"
+def _documents_not_read(record: Record) -> Iterator[str]:
+    """What is in MongoDB has been read where somebody wrote there."""
+    campaigns = sum(attempt.operation is Operation.CREATE_CAMPAIGN for attempt in record.attempts.values())
+    if campaigns or record.consent_writes:
+        writes = len(record.consent_writes)
+        yield f"{campaigns} requests for campaigns and {writes} writes of consents, but MongoDB was not looked at"
 
 
-def _pairs(coupon: CouponRow, row: RedemptionRow) -> dict[str, tuple[object, ...]]:
-    return {
-        "code": (coupon.code, row.coupon_code),
-        "member": (coupon.member_id, row.member_id),
-        "reward": (coupon.reward_id, row.reward_id),
-        "value": (coupon.value_cents, row.value_cents),
-        "currency": (coupon.currency, row.currency),
-        "time": (coupon.issued_at, row.created_at),
-        "end": (coupon.expires_at, row.expires_at),
-    }
+def _count(record: Record, documents: DocumentHoldings, *, campaigns_told: int) -> DocumentCounts:
+    marks = Counter(fields.get("Deleted__c") is True for records in documents.records.values() for fields in records)
+    return DocumentCounts(
+        campaigns_told=campaigns_told,
+        campaigns=len(documents.campaigns),
+        consent_writes=len(record.consent_writes),
+        consent_writes_unknown=len(record.consent_writes.keys() - record.consent_outcomes.keys()),
+        documents=sum(len(stored) for stored in documents.consents.values()),
+        records=marks[False],
+        records_deleted=marks[True],
+        dead_letters=documents.dead_letters,
+    )
 
 
-def _unequal(name: str, facts: Mapping[str, tuple[object, ...]]) -> Iterator[str]:
-    for fact, values in facts.items():
-        if any(value != values[0] for value in values[1:]):
-            yield f"{name} has the {fact} {values[0]} instead of {values[-1]}"
+def _failed_requests(record: Record) -> Iterator[str]:
+    """Every request whose sender waited for it has an answer, and one that its sender could expect."""
+    for number, attempt in record.attempts.items():
+        answer = record.acknowledgements.get(number)
+        if answer is None and number in record.abandoned:
+            continue
+        what = f"request {number} ({attempt.operation})"
+        if answer is None:
+            yield f"{what} failed: {record.failures.get(number, 'no answer was written down')}"
+        elif answer.outcome not in attempt.expected:
+            yield f"{what} failed: the answer was {answer.outcome}, not {' or '.join(attempt.expected)}"
+    for number in record.acknowledgements.keys() - record.attempts.keys():
+        yield f"answer {number} belongs to no request"
 
 
-def _tally(name: str, expected: dict[str, int], found: dict[str, int]) -> Iterator[str]:
-    for key in sorted(expected.keys() | found.keys()):
-        if expected.get(key) != found.get(key):
-            yield f"{name} {key} are {found.get(key)} instead of {expected.get(key)}"
-
-
-def _time(text: object) -> datetime | None:
-    return datetime.fromisoformat(text) if isinstance(text, str) else None
-
-
-def _later(time: datetime | None, days: int) -> datetime | None:
-    return None if time is None else time + timedelta(days=days)
-
-
-async def _main() -> int:
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare what the clients wrote down with what the databases hold.")
     parser.add_argument("--journal", type=Path, required=True, help="the directory with the clients' two files")
     parser.add_argument("--rewards", required=True, help="URL of the database `rewards`")
     parser.add_argument("--coupons", required=True, help="URL of the database `coupons`")
+    parser.add_argument("--mongo", help="URL of MongoDB, for a user who may read campaigns and consents")
+    parser.add_argument("--campaigns", default=CAMPAIGNS, help="name of the database of the campaigns")
+    parser.add_argument("--consents", default=CONSENTS, help="name of the database of the consents")
+    parser.add_argument("--salesforce", help="URL of the Salesforce sandbox")
+    parser.add_argument("--salesforce-secret-file", type=Path, help="what opens its control, where that has a secret")
     parser.add_argument(
         "--failures-allowed", action="store_true", help="requests may have failed: services were killed"
     )
     arguments = parser.parse_args()
+    if (arguments.mongo is None) != (arguments.salesforce is None):
+        parser.error("--mongo and --salesforce belong together")
+    return arguments
+
+
+async def _read(arguments: argparse.Namespace) -> Holdings:
+    holdings = await read_holdings(arguments.rewards, arguments.coupons)
+    if arguments.mongo is None:
+        return holdings
+    secret = await asyncio.to_thread(read_secret, None, arguments.salesforce_secret_file)
+    async with SalesforceControl(arguments.salesforce, secret) as salesforce:
+        documents = await read_documents(
+            arguments.mongo, salesforce, campaigns=arguments.campaigns, consents=arguments.consents
+        )
+    return replace(holdings, documents=documents)
+
+
+async def _main() -> int:
+    arguments = _arguments()
     try:
         record = read_journal(arguments.journal)
-        holdings = await read_holdings(arguments.rewards, arguments.coupons)
-    except (OSError, ValueError, asyncpg.PostgresError) as error:
+        holdings = await _read(arguments)
+    except UNREADABLE as error:
         print(f"audit FAILED: not everything can be read: {type(error).__name__}: {error}")
         return 1
     verdict = audit(record, holdings, failures_allowed=arguments.failures_allowed)

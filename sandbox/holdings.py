@@ -1,14 +1,16 @@
-"""What the two databases hold, read for the audit with statements of its own: it shares none with the services."""
+"""What the databases hold, read for the audit with statements of its own: it shares none with the services."""
 
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import asyncpg
 
+from sandbox.document_holdings import DocumentHoldings, read_documents
 from sandbox.links import GUEST
+from sandbox.world import Platform
 
 _TIMEOUT_SECONDS = 60.0
 
@@ -55,7 +57,10 @@ class CouponRow:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """Everything the audit looks at, of both databases: as if the guest had never been there."""
+    """Everything the audit looks at, of both databases: as if the guest had never been there.
+
+    `documents` is what MongoDB and Salesforce hold; None where the platform has neither.
+    """
 
     points: dict[str, int]
     stock: dict[str, int]
@@ -64,6 +69,7 @@ class Holdings:
     unpublished: int
     coupons: list[CouponRow]
     dead_letters: int
+    documents: DocumentHoldings | None = None
 
 
 _REDEMPTIONS = """
@@ -87,7 +93,7 @@ from coupons where member_id <> $1 order by issued_at, code
 
 
 async def read_holdings(rewards_url: str, coupons_url: str) -> Holdings:
-    """Read both databases, each in one snapshot.
+    """Read both databases of PostgreSQL, each in one snapshot.
 
     Raises:
         OSError, asyncpg.PostgresError: a database cannot be read.
@@ -113,6 +119,20 @@ async def read_holdings(rewards_url: str, coupons_url: str) -> Holdings:
         coupons=coupon_rows,
         dead_letters=dead_letters,
     )
+
+
+async def read_platform(platform: Platform) -> Holdings:
+    """Read everything that a platform holds.
+
+    Raises:
+        OSError, asyncpg.PostgresError: a database of PostgreSQL cannot be read.
+        pymongo.errors.PyMongoError, httpx.HTTPError, TimeoutError, ControlError: as `read_documents`.
+    """
+    holdings = await read_holdings(platform.rewards_url, platform.coupons_url)
+    if (side := platform.mongo_side) is None:
+        return holdings
+    documents = await read_documents(side.reader_url, side.salesforce, campaigns=side.campaigns, consents=side.consents)
+    return replace(holdings, documents=documents)
 
 
 @asynccontextmanager

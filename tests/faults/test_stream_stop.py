@@ -1,0 +1,71 @@
+"""C1: the consumer told to stop while calls are under way, at any moment and when Salesforce has no answer."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from sandbox.salesforce import Fault, FaultKind
+from sandbox.servers import MongoServer
+from services.consent_consumer.change_stream import CONSENT_MASTER
+from tests.support.consent_consumer_process import master
+from tests.support.consent_judge import judge_consents, judge_positions, replays, wait_carried
+from tests.support.consent_world import PATIENT, begin, open_consents
+from tests.support.consumer_judge import stop_and_judge
+from tests.support.eventually import eventually
+from tests.support.fault_report import FaultReport
+from tests.support.seeds import seeded
+
+STOPS = 8
+IMPATIENT = {"SALESFORCE__CALL_TIMEOUT_SECONDS": "3", "SALESFORCE__CONNECT_TIMEOUT_SECONDS": "3"}
+
+
+@pytest.mark.thorough
+@pytest.mark.fault("C1", f"SIGTERM at {STOPS} random moments under changes, calls of 0.3 s")
+async def test_stops_under_changes_lose_and_repeat_nothing(
+    mongo: MongoServer, tmp_path: Path, fault_report: FaultReport
+) -> None:
+    """Each stop finishes the calls in hand and saves behind them, so no master is told again."""
+    random = seeded("stop")
+    slowest = 0.0
+    async with open_consents([mongo], tmp_path) as (world, members):
+        await begin(world)
+        world.salesforce.faults.switch_on(Fault(kind=FaultKind.SLOW, seconds=0.3))
+        async with members.at_work(pause_seconds=0.005):
+            for _ in range(STOPS):
+                async with world.consumer(**PATIENT) as consumer:
+                    await consumer.wait_event("Change stream started", count=2)
+                    await asyncio.sleep(random.uniform(0.1, 2.0))
+                    ended, seconds = await stop_and_judge(consumer)
+                fault_report.judge(ended)
+                slowest = max(slowest, seconds)
+        world.salesforce.faults.clear()
+        async with world.consumer(**PATIENT) as consumer:
+            await wait_carried(world, members)
+            ended, _ = await stop_and_judge(consumer)
+        fault_report.judge(ended, await judge_consents(world, members), await judge_positions(world))
+        assert replays(world, CONSENT_MASTER) == 0  # a detail that waits for its master holds the place of its stream
+        fault_report.measure(slowest_stop=f"{slowest:.1f} s", writes=str(members.writes))
+
+
+@pytest.mark.fault("C1", "SIGTERM while Salesforce has applied a call and never answers")
+async def test_a_stop_abandons_a_call_that_is_not_answered(
+    mongo: MongoServer, tmp_path: Path, fault_report: FaultReport
+) -> None:
+    """The call ends by its own deadline; nothing of it is saved, and the next start sends it again."""
+    async with open_consents([mongo], tmp_path) as (world, members):
+        async with world.consumer(**PATIENT, **IMPATIENT) as consumer:
+            await consumer.wait_event("Change stream started", count=2)
+            world.salesforce.faults.switch_on(Fault(kind=FaultKind.HANG, after_apply=True))
+            for number in range(200):
+                await members.put(CONSENT_MASTER, master(number))
+            await eventually(lambda: any(world.salesforce.applied()), seconds=40)
+            ended, seconds = await stop_and_judge(consumer)
+        fault_report.judge(ended)
+        world.salesforce.faults.clear()
+        async with world.consumer(**PATIENT) as consumer:
+            await wait_carried(world, members)
+            ended, _ = await stop_and_judge(consumer)
+        fault_report.judge(ended, await judge_consents(world, members), await judge_positions(world))
+        assert replays(world) > 0
+        fault_report.measure(stop=f"{seconds:.1f} s", told_again=str(replays(world)))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import split_hosts
 
@@ -21,6 +21,10 @@ def _check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
     return hosts
 
 
+def _named(name: object) -> object:
+    return None if name == "" else name  # no variable's text could say None
+
+
 class MongoSettings(Section):
     """Say how to reach one database of a replica set and how much of it to use.
 
@@ -29,7 +33,8 @@ class MongoSettings(Section):
 
     Attributes:
         hosts: some or all nodes, `host:port` each; the others are found out.
-        replica_set: its name; None talks to the one named node as it is, whatever it says of others.
+        replica_set: its name; None, in a variable an empty text, talks to the one named node as it is, whatever it
+            says of others.
         auth_database: where the user is defined.
         driver: `motor` needs the extra of that name to be installed.
         operation_timeout_seconds: for one operation, its retries and the wait for a primary included; also for a
@@ -37,7 +42,7 @@ class MongoSettings(Section):
     """
 
     hosts: Annotated[CommaSeparated, AfterValidator(_check_hosts)] = ("127.0.0.1:27017",)
-    replica_set: str | None = Field(default="rs0", min_length=1, max_length=100)
+    replica_set: Annotated[str | None, BeforeValidator(_named)] = Field(default="rs0", max_length=100)
     database: str = Field(pattern=r"^[A-Za-z0-9_-]{1,63}$")
     user: str | None = Field(default=None, min_length=1, max_length=100)
     password: SecretStr | None = None

@@ -15,6 +15,12 @@ def test_hosts_come_separated_by_commas() -> None:
     assert settings.hosts == ("a:1", "b:2", "[::1]:3")
 
 
+@pytest.mark.parametrize(("given", "name"), [({}, "rs0"), ({"replica_set": "rs1"}, "rs1"), ({"replica_set": ""}, None)])
+def test_an_empty_name_of_a_replica_set_means_one_node_alone(given: dict[str, Any], name: str | None) -> None:
+    """A variable can say that there is no set to be found out; without it there is one."""
+    assert MongoSettings.model_validate({"database": "consents"} | given).replica_set == name
+
+
 @pytest.mark.parametrize(
     ("given", "problem"),
     [

@@ -17,9 +17,13 @@ DRIVERS = ("pymongo", "motor")
 
 @contextlib.asynccontextmanager
 async def open_mongo_database(server: MongoServer) -> AsyncIterator[MongoSettings]:
-    """Name a database that is not there yet, with a user who may read and write it alone; drop both on leaving."""
+    """Name a database that is not there yet, with a user who may read and write it alone; drop both on leaving.
+
+    The user sees the server's numbers too, as a consumer has to.
+    """
     name, password = f"test_{uuid.uuid4().hex[:12]}", secrets.token_urlsafe(18)
-    await server.create_user(name, password, [{"role": "readWrite", "db": name}])
+    roles = [{"role": "readWrite", "db": name}, {"role": "clusterMonitor", "db": "admin"}]
+    await server.create_user(name, password, roles)
     try:
         yield MongoSettings(
             hosts=(server.address,), replica_set=REPLICA_SET, database=name, user=name, password=SecretStr(password)

@@ -22,13 +22,15 @@ from runtime.metrics import render_metrics
 from runtime.settings import load_settings, read_secret
 from runtime.signals import STOP_SIGNALS, SignalInbox
 from sandbox.audit import Verdict, audit
-from sandbox.crowd import HTTP_SERVICES, Crowd
-from sandbox.holdings import read_holdings
+from sandbox.crowd import Crowd, served
+from sandbox.holdings import read_platform
 from sandbox.journal import ATTEMPTED, Journal, JournalBusyError, Record, Seed, read_journal
 from sandbox.members.roster import Roster
 from sandbox.members.settings import MembersSettings
 from sandbox.observation import open_observer
+from sandbox.salesforce import SalesforceControl
 from sandbox.seed import make_seed, plant
+from sandbox.world import MongoSide
 
 _MEMBERS = 200
 _POINTS = 50_000
@@ -52,13 +54,20 @@ class Members:
     """One run of the members' traffic."""
 
     def __init__(self, settings: MembersSettings, health: Health) -> None:
-        postgres = settings.postgres
+        postgres, mongo, salesforce = settings.postgres, settings.mongo, settings.salesforce
         self._settings = settings
         self._health = health
         self._roster = Roster(
             settings.addresses(),
             rewards_url=postgres.url(postgres.rewards_database),
             coupons_url=postgres.url(postgres.coupons_database),
+            mongo_side=MongoSide(
+                mongo.auditor_url(),
+                mongo.writer_url(),
+                SalesforceControl(salesforce.url, read_secret(None, salesforce.control_secret_file)),
+                mongo.campaigns_database,
+                mongo.consents_database,
+            ),
             token_secret=read_secret(None, settings.token_secret_file) or "",
         )
         self._wrong = "they were not asked yet"
@@ -85,7 +94,7 @@ class Members:
             with Journal(self._settings.journal, continued=record) as journal:
                 return await self._live(shutdown, journal, record)
         finally:
-            await self._roster.client.aclose()
+            await self._roster.aclose()
 
     async def _begin(self) -> Record:
         """Find out whether this is the first run, seed the databases if it is, and return what is written down."""
@@ -121,7 +130,7 @@ class Members:
         while True:
             await self._roster.look()
             ready = {one.service for one in self._roster.instances if await one.is_ready()}
-            missing = [service.value for service in HTTP_SERVICES if service not in ready]
+            missing = [service.value for service in served(self._roster) if service not in ready]
             if not missing:
                 return
             self._wrong = f"no instance of {' and '.join(missing)} is ready"
@@ -207,18 +216,16 @@ class Members:
     async def _drain(self, crowd: Crowd) -> None:
         """Wait until everything that was promised has arrived; what has not by then is for the audit to tell."""
         _say("traffic has ended; waiting for the backlog to drain")
-        observer = await open_observer(self._roster, crowd.traffic)
-        try:
-            async with asyncio.timeout(self._settings.drain_seconds):
-                await observer.wait_drained()
-        except TimeoutError:
-            _say(f"the backlog has not drained within {self._settings.drain_seconds:g} s")
-        finally:
-            await observer.aclose()
+        async with open_observer(self._roster, crowd) as observer:
+            try:
+                async with asyncio.timeout(self._settings.drain_seconds):
+                    await observer.wait_drained()
+            except TimeoutError:
+                _say(f"the backlog has not drained within {self._settings.drain_seconds:g} s")
 
     async def _audit(self) -> None:
         record = read_journal(self._settings.journal)
-        holdings = await read_holdings(self._roster.rewards_url, self._roster.coupons_url)
+        holdings = await read_platform(self._roster)
         self._verdict = audit(record, holdings, failures_allowed=self._settings.failures_allowed)
 
 

@@ -22,15 +22,22 @@ class Roster:
         addresses: where the instances of each service are.
         rewards_url: the database `rewards`.
         coupons_url: the database `coupons`.
+        mongo_side: MongoDB, and Salesforce, whose connections it closes.
         token_secret: what the services verify tokens with.
     """
 
     def __init__(
-        self, addresses: Mapping[Service, Sequence[Address]], *, rewards_url: str, coupons_url: str, token_secret: str
+        self,
+        addresses: Mapping[Service, Sequence[Address]],
+        *,
+        rewards_url: str,
+        coupons_url: str,
+        mongo_side: MongoSide,
+        token_secret: str,
     ) -> None:
         self.rewards_url = rewards_url
         self.coupons_url = coupons_url
-        self.mongo_side: MongoSide | None = None
+        self.mongo_side = mongo_side
         self.client = HttpClient()
         self._token_secret = token_secret
         self._found: dict[tuple[Service, Address], list[Endpoint]] = {
@@ -47,6 +54,11 @@ class Roster:
         return sign_token(
             subject, "operator" if is_operator else "member", self._token_secret, lifetime_seconds=_TOKEN_SECONDS
         )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.client.aclose()
+        await self.mongo_side.salesforce.aclose()
 
     async def watch(self) -> None:
         """Look each second until cancelled."""

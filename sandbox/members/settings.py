@@ -11,6 +11,7 @@ from pydantic_settings import SettingsConfigDict
 
 from runtime.settings import AdminSettings, EnvironmentSettings, Port, Seconds, Section, read_secret, secret_conflicts
 from sandbox.instance import Service
+from sandbox.world import CAMPAIGNS, CONSENTS
 
 _HTTP_PORT = 8080
 _ADMIN_PORT = 9090
@@ -65,16 +66,61 @@ class DatabasesSettings(Section):
         return f"postgresql://{quote(self.user, safe='')}:{password}@{self.host}:{self.port}/{database}"
 
 
+class DocumentsSettings(Section):
+    """Say where MongoDB is, who reads all that is audited there, and who writes consents as the members' apps do."""
+
+    hosts: str = Field(default="127.0.0.1:27017", min_length=1)
+    replica_set: str = "rs0"
+    auditor: str = "auditor"
+    auditor_password_file: Path
+    writer: str = "consent_writer"
+    writer_password_file: Path
+    campaigns_database: str = CAMPAIGNS
+    consents_database: str = CONSENTS
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield passwords that cannot be read."""
+        yield from secret_conflicts("auditor_password", None, self.auditor_password_file)
+        yield from secret_conflicts("writer_password", None, self.writer_password_file)
+
+    def auditor_url(self) -> str:
+        """Return MongoDB's URL for whoever reads; the password is read now."""
+        return self._url(self.auditor, self.auditor_password_file)
+
+    def writer_url(self) -> str:
+        """Return MongoDB's URL for whoever writes; the password is read now."""
+        return self._url(self.writer, self.writer_password_file)
+
+    def _url(self, user: str, password_file: Path) -> str:
+        password = quote(read_secret(None, password_file) or "", safe="")
+        return f"mongodb://{quote(user, safe='')}:{password}@{self.hosts}/?replicaSet={self.replica_set}"
+
+
+class ControlSettings(Section):
+    """Say where the Salesforce sandbox is, and what opens its control interface."""
+
+    url: str = Field(pattern=r"^https?://[^/?#]+$")
+    control_secret_file: Path | None = None
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield a secret that cannot be read."""
+        yield from secret_conflicts("control_secret", None, self.control_secret_file)
+
+
 class MembersSettings(EnvironmentSettings):
     """The settings of `python -m sandbox.members`; `MEMBERS_POSTGRES__HOST` is `postgres.host`.
 
     Attributes:
-        postgres: both databases.
+        postgres: rewards and coupons.
+        mongo: campaigns and consents.
+        salesforce: where consents are carried to.
         token_secret_file: the secret that the services verify tokens with.
         journal: the directory in which everything is written down; it belongs to the databases and is continued.
         reward_store: where its instances are; a name stands for all addresses behind it, looked up each second.
         coupon_api: the same.
         coupon_consumer: the same; it is only watched.
+        campaign_api: the same as the first two.
+        consent_consumer: the same; it is only watched.
         rate: requests a second on average.
         requests_max: how many requests are written down, over all runs: the audit holds all of them in memory.
         failures_allowed: whether a request that got no answer, or a wrong one, is only counted.
@@ -87,11 +133,15 @@ class MembersSettings(EnvironmentSettings):
     model_config = SettingsConfigDict(env_prefix="MEMBERS_", env_nested_delimiter="__")
 
     postgres: DatabasesSettings
+    mongo: DocumentsSettings
+    salesforce: ControlSettings
     token_secret_file: Path
     journal: Path
     reward_store: Addresses = (Address("reward-store"),)
     coupon_api: Addresses = (Address("coupon-api"),)
     coupon_consumer: Addresses = (Address("coupon-consumer"),)
+    campaign_api: Addresses = (Address("campaign-api"),)
+    consent_consumer: Addresses = (Address("consent-consumer"),)
     rate: float = Field(default=10.0, gt=0, le=1_000)
     requests_max: int = Field(default=100_000, ge=1, le=10_000_000)
     failures_allowed: bool = False
@@ -115,4 +165,6 @@ class MembersSettings(EnvironmentSettings):
             Service.REWARD_STORE: self.reward_store,
             Service.COUPON_API: self.coupon_api,
             Service.COUPON_CONSUMER: self.coupon_consumer,
+            Service.CAMPAIGN_API: self.campaign_api,
+            Service.CONSENT_CONSUMER: self.consent_consumer,
         }

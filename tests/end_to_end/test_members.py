@@ -58,7 +58,7 @@ class _Run:
 
 
 def _address(system: System, service: Service, host: str) -> str:
-    http_port = 1 if service is Service.COUPON_CONSUMER else int(system.base_url(service).rpartition(":")[2])
+    http_port = int(system.base_url(service).rpartition(":")[2]) if service.serves_members else 1
     admins = [one.admin_url.rpartition(":")[2] for one in system.instances if one.service is service]
     return ",".join(f"{host}:{http_port}:{admin}" for admin in admins)
 
@@ -66,12 +66,17 @@ def _address(system: System, service: Service, host: str) -> str:
 @asynccontextmanager
 async def _members(system: System, journal: Path, host: str = LOOPBACK, **settings: str) -> AsyncIterator[_Run]:
     admin_port = free_port()
+    assert system.mongo_servers is not None
     variables = {
         "POSTGRES__HOST": system.postgres.host,
         "POSTGRES__PORT": str(system.postgres.port),
         "POSTGRES__PASSWORD_FILE": str(system.directory / "secrets" / "lp_owner-password"),
         "POSTGRES__REWARDS_DATABASE": system.rewards_database,
         "POSTGRES__COUPONS_DATABASE": system.coupons_database,
+        "MONGO__HOSTS": system.mongo_servers.mongo.address,
+        "MONGO__AUDITOR_PASSWORD_FILE": str(system.directory / "secrets" / "auditor-mongo-password"),
+        "MONGO__WRITER_PASSWORD_FILE": str(system.directory / "secrets" / "consent_writer-mongo-password"),
+        "SALESFORCE__URL": system.mongo_servers.salesforce_url,
         "TOKEN_SECRET_FILE": str(system.directory / "secrets" / "token-secret"),
         "JOURNAL": str(journal),
         "RATE": "60",

@@ -1,4 +1,4 @@
-"""The whole flow on one machine: servers, services, traffic, a rolling restart in the middle, and an audit at the end.
+"""All of it on one machine: servers, services, traffic, in the middle restarts and failures, and an audit at the end.
 
     python -m sandbox.demo [--seconds N] [--rate N]
 
@@ -12,16 +12,17 @@ import asyncio
 import dataclasses
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Final, TypeAlias
 
 from patterns import Context, ContextError, ErrorGroup, Shutdown, ShutdownResult, receive, select
 from sandbox.audit import Verdict, audit
-from sandbox.crowd import Crowd
-from sandbox.holdings import read_holdings
+from sandbox.crowd import Crowd, served
+from sandbox.disturbance import Disturbance
+from sandbox.holdings import read_platform
 from sandbox.instance import Instance, Service
 from sandbox.journal import Journal, Seed, read_journal
 from sandbox.links import GUEST, Links
@@ -31,7 +32,7 @@ from sandbox.screen import Screen, open_screen
 from sandbox.seed import make_seed, plant
 from sandbox.servers import ServerError
 from sandbox.system import System, open_system
-from sandbox.world import World
+from sandbox.world import MongoSide, World
 
 _MEMBERS = 200
 _POINTS = 4_000
@@ -41,6 +42,15 @@ _STOP_SECONDS = 180.0
 INTERRUPTED: Final = 130
 
 Run: TypeAlias = Callable[[Path, float | None, float], Coroutine[None, None, int]]
+
+
+RESTARTED: Final = (
+    Service.REWARD_STORE,
+    Service.COUPON_CONSUMER,
+    Service.CAMPAIGN_API,
+    Service.CONSENT_CONSUMER,
+)
+"""The services of which every instance is replaced in the middle, one after the other."""
 
 
 class Demo:
@@ -63,7 +73,7 @@ class Demo:
         screen: Screen,
         *,
         rate: float,
-        restarted: Sequence[Service] = (Service.REWARD_STORE, Service.COUPON_CONSUMER),
+        restarted: Sequence[Service] = RESTARTED,
     ) -> None:
         self._world = world
         self._journal = journal
@@ -76,7 +86,7 @@ class Demo:
 
     async def run(self, shutdown: Shutdown, seconds: float | None) -> ShutdownResult:
         """Send traffic until told to stop, then stop everything but the databases, in order."""
-        async with self._observed() as observer, ErrorGroup() as watchers:
+        async with open_observer(self._world, self._crowd) as observer, ErrorGroup() as watchers:
             await watchers.go(self._show, observer)
             stopping = shutdown.ctx.with_cancel()
             async with ErrorGroup() as work:
@@ -93,17 +103,9 @@ class Demo:
     async def verdict(self) -> Verdict:
         """Audit the books; an instance that did not end with status 0 counts as a difference."""
         record = read_journal(self._journal.directory)
-        verdict = audit(record, await read_holdings(self._world.rewards_url, self._world.coupons_url))
+        verdict = audit(record, await read_platform(self._world))
         ends = [f"{stopped.name} ended with status {stopped.status}" for stopped in self._world.ended if stopped.status]
         return dataclasses.replace(verdict, differences=(*verdict.differences, *ends))
-
-    @asynccontextmanager
-    async def _observed(self) -> AsyncIterator[Observer]:
-        observer = await open_observer(self._world, self._crowd.traffic)
-        try:
-            yield observer
-        finally:
-            await observer.aclose()
 
     async def _show(self, observer: Observer) -> None:
         while True:
@@ -116,7 +118,7 @@ class Demo:
             await forced.run(self._crowd.run(stopping))
 
     async def _direct(self, stopping: Context, forced: Context, seconds: float | None) -> None:
-        """Let the traffic run for its time, replace instances in the middle of it, and then end it."""
+        """Let the traffic run for its time, disturb everything in the middle of it, and then end it."""
         loop = asyncio.get_running_loop()
         ends_at = None if seconds is None else loop.time() + seconds
         await _pause(stopping, _UNLIMITED_RESTART_SECONDS if seconds is None else seconds / 4)
@@ -124,9 +126,19 @@ class Demo:
             for old in [one for one in self._world.instances if one.service is service]:
                 if not stopping.is_done:
                     await self._replace(forced, old)
+        if (side := self._world.mongo_side) is not None and not stopping.is_done:
+            await self._disturb(stopping, forced, side)
         await _pause(stopping, None if ends_at is None else ends_at - loop.time())
         self._screen.say("the traffic ends with the requests under way; Ctrl-C, or once more, ends everything at once")
         stopping.cancel()
+
+    async def _disturb(self, stopping: Context, forced: Context, side: MongoSide) -> None:
+        """Let Salesforce fail, then MongoDB step down; what was begun ends in order, unless the stop is forced."""
+        disturbance = Disturbance(self._world, side, self._crowd.traffic, self._screen.say)
+        with suppress(ContextError):
+            await forced.run(disturbance.fail_salesforce(stopping))
+            if not stopping.is_done:
+                await forced.run(disturbance.step_mongo_down())
 
     async def _replace(self, forced: Context, old: Instance) -> None:
         """Replace an instance, to the end even if the demo is told to stop meanwhile, unless the stop is forced."""
@@ -161,12 +173,15 @@ async def _pause(ctx: Context, seconds: float | None) -> None:
 
 def links(system: System) -> Links:
     """Return where everything of this machine's own platform is."""
+    mongo = system.mongo_servers
     return Links(
-        bases=[(service, system.base_url(service)) for service in (Service.REWARD_STORE, Service.COUPON_API)],
+        bases=[(service, system.base_url(service)) for service in served(system)],
         instances=[(instance.name, instance.admin_url) for instance in system.instances],
         rewards=system.postgres.shown_url(system.rewards_database),
         coupons=system.postgres.shown_url(system.coupons_database),
         kafka=f"{system.kafka.bootstrap}, topic {system.topic}",
+        mongo=None if mongo is None else mongo.mongo.superuser_url,
+        salesforce=None if mongo is None else mongo.salesforce_url,
         logs=str(system.directory),
         token=system.token(GUEST),
         token_command=f"make -s token MEMBER={GUEST}",
@@ -180,6 +195,8 @@ def _servers(system: System) -> Iterator[str]:
     if system.kafka.is_embedded:
         yield "The broker is embedded: Tansu, which speaks Kafka's protocol and keeps everything in memory."
         yield "It is not Apache Kafka: what this demo shows holds for Tansu."
+    if system.mongo_servers is not None:
+        yield "MongoDB is embedded (from a wheel): a replica set of one node. Salesforce is a stand-in of ours."
 
 
 async def _demo(place: Path, seconds: float | None, rate: float) -> int:

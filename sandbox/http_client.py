@@ -14,6 +14,7 @@ import httpx
 
 _HEAD_BYTES_MAX = 65_536
 _IDLE_MAX = 1_000
+_BODILESS = frozenset({204, 304})  # whatever length they state (RFC 9112, section 6.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,9 @@ async def _read(reader: asyncio.StreamReader) -> httpx.Response:
         raise ValueError(f"the head of the answer is longer than {_HEAD_BYTES_MAX} bytes") from error
     status_line, *lines = head[:-4].split(b"\r\n")
     headers = [(name.strip(), value.strip()) for name, _, value in (line.partition(b":") for line in lines)]
+    status = int(status_line.split(b" ", 2)[1])
     length = next((value for name, value in headers if name.lower() == b"content-length"), None)
-    if length is None:
+    if length is None and status not in _BODILESS:
         raise ValueError("the answer has no content-length")
-    body = await reader.readexactly(int(length))
-    return httpx.Response(int(status_line.split(b" ", 2)[1]), headers=headers, content=body)
+    body = b"" if status in _BODILESS else await reader.readexactly(int(length or 0))
+    return httpx.Response(status, headers=headers, content=body)

@@ -20,6 +20,10 @@ _HTTP_PORT = 8080
 _ADMIN_PORT = 9090
 _POSTGRES_PORT = 5432
 _KAFKA_HOST_PORT = 29092
+_MONGO_PORT = 27017
+_SALESFORCE_PORT = 8099
+_MONGO_PASSWORD = "docker compose exec mongo cat /run/secrets/mongo-root-password"  # noqa: S105 - a command
+_CONTROL_SECRET = "docker compose exec salesforce cat /run/secrets/salesforce-control-secret"  # noqa: S105 - a command
 
 
 class NotRunningError(RuntimeError):
@@ -36,6 +40,8 @@ class Links:
         rewards: the first database, as something to connect to.
         coupons: the second one.
         kafka: brokers and topic.
+        mongo: MongoDB, as something to connect to; None where there is none.
+        salesforce: the page of the Salesforce sandbox; None where there is none.
         logs: where they are.
         token: what opens the guest's door.
         token_command: prints one; with another MEMBER or member in it, for another.
@@ -46,6 +52,8 @@ class Links:
     rewards: str
     coupons: str
     kafka: str
+    mongo: str | None
+    salesforce: str | None
     logs: str
     token: str
     token_command: str
@@ -60,6 +68,10 @@ class Links:
         yield f"  rewards   {self.rewards}"
         yield f"  coupons   {self.coupons}"
         yield f"  Kafka     {self.kafka}"
+        if self.mongo is not None:
+            yield f"  MongoDB   {self.mongo}"
+        if self.salesforce is not None:
+            yield f"  Salesforce's stand-in, its records and its faults   {self.salesforce}"
         yield f"  logs      {self.logs}"
         yield f"  a token for {GUEST}, who is there for you: the audit does not look at what they do: {self.token}"
         yield f'  curl -H "Authorization: Bearer $({self.token_command})" {self.bases[0][1]}/v1/members/{GUEST}'
@@ -86,10 +98,11 @@ def compose_links(containers: Sequence[Mapping[str, Any]], token: str) -> Links:
             if (service, port) == (wanted, target)
         ]
 
-    bases = found(_HTTP_PORT, "reward-store", "coupon-api")
-    admins = found(_ADMIN_PORT, "reward-store", "coupon-api", "coupon-consumer")
+    bases = found(_HTTP_PORT, "reward-store", "coupon-api", "campaign-api")
+    admins = found(_ADMIN_PORT, "reward-store", "coupon-api", "coupon-consumer", "campaign-api", "consent-consumer")
     postgres, kafka = found(_POSTGRES_PORT, "postgres"), found(_KAFKA_HOST_PORT, "kafka")
-    if not (found(_HTTP_PORT, "reward-store") and postgres and kafka):
+    mongo, salesforce = found(_MONGO_PORT, "mongo"), found(_SALESFORCE_PORT, "salesforce")
+    if not (found(_HTTP_PORT, "reward-store") and postgres and kafka and mongo and salesforce):
         raise NotRunningError("the stack is not up: docker compose up --build --wait")
 
     def database(name: str) -> str:
@@ -101,6 +114,8 @@ def compose_links(containers: Sequence[Mapping[str, Any]], token: str) -> Links:
         rewards=database("rewards"),
         coupons=database("coupons"),
         kafka=f"{kafka[0][1]}, topic coupon-events",
+        mongo=f"mongodb://root@{mongo[0][1]}/?directConnection=true   (password: {_MONGO_PASSWORD})",
+        salesforce=f"http://{salesforce[0][1]}   (secret: {_CONTROL_SECRET})",
         logs="docker compose logs --follow",
         token=token,
         token_command=f"{COMPOSE_TOKEN} --member {GUEST}",

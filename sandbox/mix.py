@@ -8,80 +8,43 @@ from typing import Final
 
 import orjson
 
+from sandbox.campaign_mix import CampaignMix, bad_campaign_requests
 from sandbox.instance import Service
 from sandbox.journal import Operation, Seed
+from sandbox.request import Held, Request
 
 MIX: Final[dict[Operation, float]] = {
-    Operation.BROWSE_REWARDS: 0.20,
-    Operation.SEE_REWARD: 0.10,
-    Operation.SEE_POINTS: 0.08,
-    Operation.REDEEM_REWARD: 0.26,
-    Operation.SEE_COUPON: 0.16,
+    Operation.BROWSE_REWARDS: 0.16,
+    Operation.SEE_REWARD: 0.08,
+    Operation.SEE_POINTS: 0.07,
+    Operation.REDEEM_REWARD: 0.23,
+    Operation.SEE_COUPON: 0.15,
     Operation.LIST_COUPONS: 0.05,
-    Operation.REDEEM_COUPON: 0.08,
+    Operation.REDEEM_COUPON: 0.07,
     Operation.CANCEL_REDEMPTION: 0.04,
+    Operation.BROWSE_CAMPAIGNS: 0.04,
+    Operation.SEE_CAMPAIGN: 0.03,
+    Operation.CREATE_CAMPAIGN: 0.015,
+    Operation.CHANGE_CAMPAIGN: 0.025,
+    Operation.DELETE_CAMPAIGN: 0.01,
     Operation.BAD_REQUEST: 0.03,
 }
-"""The share of each operation among the requests; together 1."""
+"""The share of each operation among the requests; together 1. Without campaign_api the others share what is its own."""
+
+CAMPAIGN_OPERATIONS: Final = frozenset(
+    {
+        Operation.BROWSE_CAMPAIGNS,
+        Operation.SEE_CAMPAIGN,
+        Operation.CREATE_CAMPAIGN,
+        Operation.CHANGE_CAMPAIGN,
+        Operation.DELETE_CAMPAIGN,
+    }
+)
+"""What campaign_api is asked for."""
 
 # A coupon leaves the choice after this many newer ones, so that the memory of a long run stays bounded.
 _HELD_MAX = 20_000
 _STORE, _COUPONS = Service.REWARD_STORE, Service.COUPON_API
-
-
-@dataclass(slots=True)
-class Held:
-    """A coupon that a member was told of, and what was asked about it so far.
-
-    Attributes:
-        redemption_id: the redemption it comes from.
-        code: its code.
-        member_id: whose it is.
-        is_busy: a request that changes it is under way; another one now would race with it.
-        was_seen: coupon_api has shown it, so that it must never be unknown there again.
-        redeem_asked: somebody tried to redeem it.
-        cancel_asked: somebody tried to cancel it.
-    """
-
-    redemption_id: str
-    code: str
-    member_id: str
-    is_busy: bool = False
-    was_seen: bool = False
-    redeem_asked: bool = False
-    cancel_asked: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request, ready to be written down and sent.
-
-    Attributes:
-        operation: what it is for.
-        service: who is asked.
-        member_id: who asks; their token goes with it unless `is_anonymous`.
-        expected: the outcomes that are no failure.
-        target: the reward, coupon code or redemption that it is about.
-        key: its idempotency key.
-        body: what is sent as JSON, unless it is bytes already.
-        held: the coupon that it is about.
-        is_repeatable: whether the sender repeats it when its outcome is unknown.
-        is_anonymous: whether it goes without a token.
-    """
-
-    operation: Operation
-    service: Service
-    method: str
-    path: str
-    member_id: str
-    expected: tuple[str, ...]
-    target: str = ""
-    key: str | None = None
-    body: bytes | None = None
-    content_type: str = "application/json"
-    held: Held | None = None
-    is_repeatable: bool = False
-    is_anonymous: bool = False
 
 
 @dataclass(slots=True)
@@ -91,19 +54,33 @@ class Members:
     Args:
         seed: who they are and what there is to redeem.
         random: decides; the same state gives the same sequence of decisions.
+        has_campaigns: whether there is a campaign_api to ask.
     """
 
     seed: Seed
     random: Random
+    has_campaigns: bool = False
+    campaigns: CampaignMix = field(init=False)
+    _shares: dict[Operation, float] = field(init=False)
     _held: list[Held] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.campaigns = CampaignMix(self.random)
+        self._shares = {
+            operation: share
+            for operation, share in MIX.items()
+            if self.has_campaigns or operation not in CAMPAIGN_OPERATIONS
+        }
 
     def next_request(self) -> Request:
         """Return the next request by the published mix.
 
-        Where there is no coupon to look at, change or cancel yet, a reward is redeemed instead. The coupon of a request
-        that changes it is busy from here on, until its sender says otherwise.
+        Where there is no coupon to look at, change or cancel yet, a reward is redeemed instead, and where there is no
+        such campaign one is created. What a request is about is busy from here on, until its sender says otherwise.
         """
-        (operation,) = self.random.choices(list(MIX), weights=list(MIX.values()))
+        (operation,) = self.random.choices(list(self._shares), weights=list(self._shares.values()))
+        if operation in CAMPAIGN_OPERATIONS:
+            return self._about_campaigns(operation)
         match operation:
             case Operation.BROWSE_REWARDS:
                 return self._read(operation, _STORE, "/v1/rewards?limit=20")
@@ -122,6 +99,20 @@ class Members:
             case Operation.BAD_REQUEST:
                 return self._bad_request()
         return self.redeem_reward()
+
+    def _about_campaigns(self, operation: Operation) -> Request:
+        campaigns = self.campaigns
+        found = None
+        match operation:
+            case Operation.BROWSE_CAMPAIGNS:
+                found = campaigns.browse(self._member())
+            case Operation.SEE_CAMPAIGN:
+                found = campaigns.see(self._member())
+            case Operation.CHANGE_CAMPAIGN:
+                found = campaigns.change()
+            case Operation.DELETE_CAMPAIGN:
+                found = campaigns.delete()
+        return found or campaigns.create()
 
     def redeem_reward(self) -> Request:
         """Return a request for a random reward by a random member, under a key of its own."""
@@ -200,7 +191,8 @@ class Members:
 
     def _bad_request(self) -> Request:
         member_id, other = self.random.sample(list(self.seed.points), 2)
-        return self.random.choice(bad_requests(member_id, other))
+        requests = bad_requests(member_id, other)
+        return self.random.choice(requests + bad_campaign_requests(member_id) if self.has_campaigns else requests)
 
     def _member(self) -> str:
         return self.random.choice(list(self.seed.points))
@@ -225,7 +217,9 @@ def bad_requests(member_id: str, other: str) -> list[Request]:
     def bad(
         service: Service, method: str, path: str, expected: str, body: bytes | None = None, *, key: str | None = None
     ) -> Request:
-        return Request(Operation.BAD_REQUEST, service, method, path, member_id, (expected,), path, key=key, body=body)
+        return Request(
+            Operation.BAD_REQUEST, service, method, path, member_id, (expected,), target=path, key=key, body=body
+        )
 
     key = uuid.uuid4().hex
     return [

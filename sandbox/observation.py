@@ -2,14 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
 
 from patterns import Mutex
+from sandbox.consent_progress import ConsentProgress, ConsentWatch
+from sandbox.crowd import Crowd
+from sandbox.document_database import open_database
 from sandbox.instance import Service
-from sandbox.traffic import Traffic, TrafficStatistics
+from sandbox.traffic import TrafficStatistics
 from sandbox.world import Platform
 
 _TIMEOUT_SECONDS = 10.0
@@ -41,6 +45,8 @@ class Observation:
         lag: records that wait to be consumed; None where no consumer tells.
         coupons: coupons stored.
         dead_letters: records put aside.
+        consents_written: writes of consents that the members' apps know to be stored; None where there are no consents.
+        consents: how far they have come; None where there are none, or where MongoDB or Salesforce does not answer.
         instances: each running instance, and whether it is ready.
     """
 
@@ -53,17 +59,20 @@ class Observation:
     lag: int | None
     coupons: int
     dead_letters: int
+    consents_written: int | None
+    consents: ConsentProgress | None
     instances: Mapping[str, bool]
 
     @property
     def is_drained(self) -> bool:
         """Whether nothing is on its way any more."""
         arrived = self.coupons + self.dead_letters
-        return self.backlog == 0 and self.cancelling == 0 and arrived >= self.redemptions
+        is_carried = self.consents_written is None or (self.consents is not None and self.consents.waiting == 0)
+        return is_carried and self.backlog == 0 and self.cancelling == 0 and arrived >= self.redemptions
 
 
 class Observer:
-    """Look at the traffic, both databases and the metrics of the consumers, on connections of its own.
+    """Look at the traffic, all databases, Salesforce and the metrics of the consumers, on connections of its own.
 
     Several tasks may look at once, and take turns: a connection carries one query at a time.
     """
@@ -71,14 +80,16 @@ class Observer:
     def __init__(
         self,
         platform: Platform,
-        traffic: Traffic,
+        crowd: Crowd,
         rewards: "asyncpg.Connection[asyncpg.Record]",
         coupons: "asyncpg.Connection[asyncpg.Record]",
+        consents: ConsentWatch | None,
     ) -> None:
         self._platform = platform
-        self._traffic = traffic
+        self._crowd = crowd
         self._rewards = rewards
         self._coupons = coupons
+        self._consents = consents
         self._began_at = self._looked_at = time.monotonic()
         self._requests = 0
         self._turn = Mutex()
@@ -90,7 +101,8 @@ class Observer:
 
     async def _look(self) -> Observation:
         now = time.monotonic()
-        traffic = self._traffic.statistics()
+        traffic = self._crowd.traffic.statistics()
+        apps = self._crowd.apps
         rate = (traffic.requests - self._requests) / max(now - self._looked_at, 1e-9)
         self._requests, self._looked_at = traffic.requests, now
         rewards = await self._rewards.fetchrow(_REWARDS)
@@ -109,6 +121,8 @@ class Observer:
             lag=await self._lag(),
             coupons=coupons["coupons"],
             dead_letters=coupons["dead_letters"],
+            consents_written=None if apps is None else apps.statistics().writes.stored,
+            consents=None if self._consents is None else await self._consents.look(),
             instances={instance.name: is_ready for instance, is_ready in zip(instances, ready, strict=True)},
         )
 
@@ -130,24 +144,30 @@ class Observer:
         known = [lag for lag in lags if lag is not None]
         return int(max(known)) if known else None  # each tells of the whole group
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._rewards.close()
-        await self._coupons.close()
 
-
-async def open_observer(platform: Platform, traffic: Traffic) -> Observer:
-    """Connect to both databases.
+@asynccontextmanager
+async def open_observer(platform: Platform, crowd: Crowd) -> AsyncIterator[Observer]:
+    """Connect to the databases for the length of a block.
 
     Raises:
-        OSError, TimeoutError, asyncpg.PostgresError: a database cannot be reached.
+        OSError, TimeoutError, asyncpg.PostgresError: PostgreSQL cannot be reached.
     """
-    rewards = await asyncpg.connect(platform.rewards_url, timeout=_TIMEOUT_SECONDS, command_timeout=_TIMEOUT_SECONDS)
+    async with AsyncExitStack() as stack:
+        rewards = await stack.enter_async_context(_connect(platform.rewards_url))
+        coupons = await stack.enter_async_context(_connect(platform.coupons_url))
+        consents = None
+        if (side := platform.mongo_side) is not None:
+            database = await stack.enter_async_context(
+                open_database(side.reader_url, side.consents, timeout_seconds=_TIMEOUT_SECONDS)
+            )
+            consents = ConsentWatch(database, side.salesforce)
+        yield Observer(platform, crowd, rewards, coupons, consents)
+
+
+@asynccontextmanager
+async def _connect(url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    connection = await asyncpg.connect(url, timeout=_TIMEOUT_SECONDS, command_timeout=_TIMEOUT_SECONDS)
     try:
-        coupons = await asyncpg.connect(
-            platform.coupons_url, timeout=_TIMEOUT_SECONDS, command_timeout=_TIMEOUT_SECONDS
-        )
-    except BaseException:
-        await rewards.close()
-        raise
-    return Observer(platform, traffic, rewards, coupons)
+        yield connection
+    finally:
+        await connection.close()

@@ -79,15 +79,31 @@ def open_screen(console: Console | None = None) -> Iterator[Screen]:
 def _facts(seen: Observation) -> list[tuple[str, str]]:
     traffic = seen.traffic
     answers = ", ".join(f"{kind} {count}" for kind, count in sorted(traffic.answers.items()))
+    failed = f"{traffic.failed} failed" + (f", {traffic.excused} excused" if traffic.excused else "")
     return [
         ("time", f"{seen.seconds:.0f} s"),
-        ("requests", f"{traffic.requests} ({seen.rate:.0f}/s; {answers or 'no answer yet'}; {traffic.failed} failed)"),
+        ("requests", f"{traffic.requests} ({seen.rate:.0f}/s; {answers or 'no answer yet'}; {failed})"),
         ("latency", f"p50 {_milliseconds(traffic.p50_seconds)}, p99 {_milliseconds(traffic.p99_seconds)}"),
         ("redemptions", f"{traffic.redemptions}"),
         ("outbox backlog", f"{seen.backlog}"),
         ("lag", "unknown" if seen.lag is None else f"{seen.lag}"),
         ("coupons", f"{seen.coupons}"),
         ("dead letters", f"{seen.dead_letters}"),
+        *_consents(seen),
+    ]
+
+
+def _consents(seen: Observation) -> list[tuple[str, str]]:
+    if seen.consents_written is None:
+        return []
+    written, progress = f"{seen.consents_written} writes", seen.consents
+    if progress is None:
+        return [("consents", f"{written}; how far they have come is unknown")]
+    return [
+        (
+            "consents",
+            f"{written}; {progress.arrived} as in Salesforce, {progress.waiting} waiting, {progress.dead_letters} dead",
+        )
     ]
 
 

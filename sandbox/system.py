@@ -32,6 +32,7 @@ _READY_SECONDS = 60.0
 _GRACE_SECONDS = 30.0
 _BACKLOG = 1_024
 _OPERATOR_LIFETIME_SECONDS = 7 * 86_400
+_STEP_DOWN_SECONDS = 3
 
 
 class System(Fleet[ProcessInstance]):
@@ -172,7 +173,7 @@ class System(Fleet[ProcessInstance]):
         """
         if self.mongo_servers is None:
             raise ServerError("this platform has no MongoDB")
-        await self.mongo_servers.mongo.step_down()
+        await self.mongo_servers.mongo.step_down(_STEP_DOWN_SECONDS)
 
     async def kill_services(self) -> None:
         """Kill all instances at once, with no order and no grace."""

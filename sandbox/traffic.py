@@ -1,9 +1,10 @@
 """Members' traffic: an open loop by the published mix, written down as it goes."""
 
 import asyncio
+import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
@@ -13,15 +14,18 @@ import orjson
 
 from patterns import Context, ErrorGroup, receive, select
 from sandbox.balancer import RequestFailed
+from sandbox.campaign_mix import OPERATOR
 from sandbox.instance import Service
 from sandbox.journal import Acknowledgement, Attempt, Journal, Operation, Seed
-from sandbox.mix import Held, Members, Request
+from sandbox.mix import Members
+from sandbox.request import Held, Request
 
 _TRIES = 8
 _PAUSE_SECONDS = 0.1
 _PAUSE_MAX_SECONDS = 2.0
 _LATENCIES = 2_000
-_CHANGES = (Operation.REDEEM_REWARD, Operation.REDEEM_COUPON, Operation.CANCEL_REDEMPTION)
+_COUPON_CHANGES = (Operation.REDEEM_REWARD, Operation.REDEEM_COUPON, Operation.CANCEL_REDEMPTION)
+_CHANGES = (*_COUPON_CHANGES, Operation.CREATE_CAMPAIGN, Operation.CHANGE_CAMPAIGN)
 
 
 class Sender(Protocol):
@@ -41,6 +45,7 @@ class TrafficStatistics:
         requests: requests sent, repetitions included.
         answers: how often each status class was answered (`2xx`, ...).
         failed: requests that got no answer, or one that is not in order.
+        excused: answers that were in order only because of what was allowed at that time (see `Traffic.allowing`).
         repeated: requests that repeated an earlier one under its idempotency key.
         dropped: arrivals that were not sent, because as many requests as allowed were under way.
         in_flight: requests under way.
@@ -53,6 +58,7 @@ class TrafficStatistics:
     requests: int
     answers: Mapping[str, int]
     failed: int
+    excused: int
     repeated: int
     dropped: int
     in_flight: int
@@ -70,10 +76,10 @@ class Traffic:
     written down as one, and the failed first try stays a failure in the books.
 
     Args:
-        balancers: how to reach each service that members use.
+        balancers: how to reach each service that members use; without campaign_api nobody asks about campaigns.
         journal: where everything is written down.
         seed: the members, and what they may redeem.
-        token: gives a member's bearer token.
+        token: gives a bearer token, a member's, or the operator's for the name `OPERATOR`.
         rate: arrivals a second on average; the gaps between them are exponential, as those of independent people.
         random: decides what they do.
         in_flight_max: bound on the requests under way at once.
@@ -93,10 +99,12 @@ class Traffic:
         in_flight_max: int = 500,
         requests_max: int | None = None,
     ) -> None:
-        self.members = Members(seed, random)
+        self.members = Members(seed, random, has_campaigns=Service.CAMPAIGN_API in balancers)
         self._balancers = balancers
         self._journal = journal
-        self._tokens = {member_id: f"Bearer {token(member_id)}" for member_id in seed.points}
+        self._tokens = {subject: f"Bearer {token(subject)}" for subject in (*seed.points, OPERATOR)}
+        self._allowed: dict[Service, tuple[str, ...]] = {}
+        self._strict: dict[asyncio.Future[None], Service] = {}
         self._rate = rate
         self._random = random
         self._in_flight_max = in_flight_max
@@ -126,22 +134,36 @@ class Traffic:
                     self._counts["begun"] += 1
                 else:
                     self._counts["dropped"] += 1
-                    _release(request)
+                    self._release(request)
 
     async def handle(self, request: Request) -> None:
         """Send one member's request, repeat it where that is right, and remember what the member was told."""
         try:
-            attempt, answer = await self._try(request, None)
+            attempt, answer, document = await self._try(request, None)
             tries = 1
             while request.is_repeatable and (answer is None or answer.is_unknown) and tries < _TRIES:
                 await asyncio.sleep(min(_PAUSE_SECONDS * 2**tries, _PAUSE_MAX_SECONDS) * self._random.uniform(0.5, 1.0))
                 self._counts["repeated"] += 1
-                _, answer = await self._try(request, attempt.number)
+                _, answer, document = await self._try(request, attempt.number)
                 tries += 1
         finally:
-            _release(request)
-        if answer is not None:
-            self._learn(request, answer)
+            self._release(request)
+        self._learn(request, answer, document)
+
+    @contextlib.asynccontextmanager
+    async def allowing(self, service: Service, outcomes: Sequence[str]) -> AsyncIterator[None]:
+        """Let requests to a service have these answers too while a block runs; they are counted as excused.
+
+        The block begins when each request to it that was sent before has its answer, so that what happens in the block
+        happens only to requests that were written down as allowing for it.
+        """
+        self._allowed[service] = tuple(outcomes)
+        try:
+            if strict := [answered for answered, one in self._strict.items() if one is service]:
+                await asyncio.wait(strict)
+            yield
+        finally:
+            del self._allowed[service]
 
     def statistics(self) -> TrafficStatistics:
         """Return the counts so far."""
@@ -150,6 +172,7 @@ class Traffic:
             requests=self._counts["requests"],
             answers=dict(self._answers),
             failed=self._counts["failed"],
+            excused=self._counts["excused"],
             repeated=self._counts["repeated"],
             dropped=self._counts["dropped"],
             in_flight=self._in_flight,
@@ -159,16 +182,25 @@ class Traffic:
             p99_seconds=_quantile(latencies, 0.99),
         )
 
-    async def _try(self, request: Request, repeats: int | None) -> tuple[Attempt, Acknowledgement | None]:
+    async def _try(
+        self, request: Request, repeats: int | None
+    ) -> tuple[Attempt, Acknowledgement | None, dict[str, Any]]:  # Any: JSON
         """Write the request down, send it, and write the answer down before anybody uses it."""
+        allowed = self._allowed.get(request.service, ())
+        in_order = request.expected if repeats is None else (*request.expected, *request.expected_again)
         attempt = self._journal.attempt(
             request.operation,
             request.member_id,
-            expected=request.expected,
+            expected=(*in_order, *allowed),
             target=request.target,
             key=request.key,
             repeats=repeats,
+            wanted=request.wanted,
+            version=request.if_match,
         )
+        answered = asyncio.get_running_loop().create_future()
+        if not allowed:
+            self._strict[answered] = request.service
         self._counts["requests"] += 1
         self._in_flight += 1
         started = time.perf_counter()
@@ -179,17 +211,20 @@ class Traffic:
         except RequestFailed as error:
             self._journal.fail(attempt, str(error))
             self._counts["failed"] += 1
-            return attempt, None
+            return attempt, None, {}
         finally:
             self._in_flight -= 1
+            self._strict.pop(answered, None)
+            answered.set_result(None)
         seconds = time.perf_counter() - started
-        answer = _acknowledgement(attempt, response, seconds)
+        document = _document(response)
+        answer = _acknowledgement(attempt, response, document, seconds)
         self._journal.acknowledge(answer)
         self._latencies.append(seconds)
         self._answers[f"{answer.status // 100}xx"] += 1
-        if answer.outcome not in request.expected:
-            self._counts["failed"] += 1
-        return attempt, answer
+        if answer.outcome not in in_order:
+            self._counts["excused" if answer.outcome in allowed else "failed"] += 1
+        return attempt, answer, document
 
     def _headers(self, request: Request) -> dict[str, str]:
         headers = {} if request.is_anonymous else {"authorization": self._tokens[request.member_id]}
@@ -197,13 +232,17 @@ class Traffic:
             headers["content-type"] = request.content_type
         if request.key is not None:
             headers["idempotency-key"] = request.key
+        if request.if_match is not None:
+            headers["if-match"] = f'"{request.if_match}"'
         return headers
 
-    def _learn(self, request: Request, answer: Acknowledgement) -> None:
+    def _learn(self, request: Request, answer: Acknowledgement | None, document: dict[str, Any]) -> None:  # Any: JSON
+        self.members.campaigns.learn(request, answer, document)
+        if answer is None:
+            return
         if request.operation is Operation.REDEEM_REWARD and answer.status == httpx.codes.CREATED:
             self._counts["redemptions"] += 1
-            body = answer.body
-            self.members.hold(Held(body["redemption_id"], body["coupon_code"], request.member_id))
+            self.members.hold(Held(document["redemption_id"], document["coupon_code"], request.member_id))
         if request.held is None or request.service is not Service.COUPON_API:
             return
         if answer.status == httpx.codes.OK:
@@ -211,19 +250,23 @@ class Traffic:
         elif answer.status == httpx.codes.NOT_FOUND:
             self._counts["on the way"] += 1
 
+    def _release(self, request: Request) -> None:
+        self.members.campaigns.release(request)
+        if request.held is not None and request.operation in _COUPON_CHANGES:
+            request.held.is_busy = False
 
-def _release(request: Request) -> None:
-    if request.held is not None and request.operation in _CHANGES:
-        request.held.is_busy = False
 
-
-def _acknowledgement(attempt: Attempt, response: httpx.Response, seconds: float) -> Acknowledgement:
-    body: Any = {}  # Any: JSON
+def _document(response: httpx.Response) -> dict[str, Any]:  # Any: JSON
     try:
         body = orjson.loads(response.content)
     except orjson.JSONDecodeError:
-        body = {}
-    document = body if isinstance(body, dict) else {}
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _acknowledgement(
+    attempt: Attempt, response: httpx.Response, document: dict[str, Any], seconds: float
+) -> Acknowledgement:
     is_change = attempt.operation in _CHANGES and response.is_success
     code = document.get("code") if response.is_error else None
     return Acknowledgement(

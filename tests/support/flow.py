@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from patterns import background
 from sandbox.audit import Verdict, audit
 from sandbox.crowd import Crowd
-from sandbox.holdings import read_holdings
+from sandbox.holdings import read_platform
 from sandbox.instance import Instance, Service
 from sandbox.journal import Journal, Seed, read_journal
 from sandbox.observation import open_observer
@@ -38,6 +38,7 @@ class Flow(Generic[WorldT]):
     def __init__(self, system: WorldT, journal: Journal, crowd: Crowd) -> None:
         self.system = system
         self.journal = journal
+        self.crowd = crowd
         self.traffic = crowd.traffic
         self._sending = background().with_cancel()
         self._task = asyncio.create_task(crowd.run(self._sending), name="traffic")
@@ -75,12 +76,8 @@ class Flow(Generic[WorldT]):
 
     async def drain(self, *, more_records: int = 0) -> None:
         """Wait until everything that was promised has arrived, with so many records that nobody was promised."""
-        observer = await open_observer(self.system, self.traffic)
-        try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await observer.wait_drained(more_records=more_records)
-        finally:
-            await observer.aclose()
+        async with open_observer(self.system, self.crowd) as observer, asyncio.timeout(DRAIN_SECONDS):
+            await observer.wait_drained(more_records=more_records)
 
     async def verdict(self, *, failures_allowed: bool = False, poison: int = 0) -> Verdict:
         """Stop the traffic, let the backlog drain, stop the services in order, and audit.
@@ -98,7 +95,7 @@ class Flow(Generic[WorldT]):
         await self.drain(more_records=poison)
         await self.system.stop_services()
         record = read_journal(self.journal.directory)
-        holdings = await read_holdings(self.system.rewards_url, self.system.coupons_url)
+        holdings = await read_platform(self.system)
         verdict = audit(record, holdings, failures_allowed=failures_allowed, dead_letters_expected=poison)
         bad_ends = [f"{stopped.name} ended with {stopped.status}" for stopped in self.system.ended if stopped.status]
         return verdict, judge_flow(record, holdings, verdict) | judge(Rule.RIGHT_END, bad_ends)

@@ -16,10 +16,7 @@ async def test_several_may_look_at_once(tmp_path: Path) -> None:
     async with open_system(tmp_path) as system:
         with Journal(tmp_path) as journal:
             crowd = Crowd(system, journal, make_seed(1, 1), rate=1, random=Random(1))
-            observer = await open_observer(system, crowd.traffic)
-            try:
+            async with open_observer(system, crowd) as observer:
                 seen = await asyncio.gather(*(observer.look() for _ in range(20)))
                 await asyncio.gather(observer.look(), observer.wait_drained(), observer.look())
-            finally:
-                await observer.aclose()
     assert all(one.is_drained for one in seen)

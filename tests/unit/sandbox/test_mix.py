@@ -4,7 +4,8 @@ from collections import Counter
 from random import Random
 
 from sandbox.journal import Operation
-from sandbox.mix import MIX, Held, Members, bad_requests
+from sandbox.mix import MIX, Members, bad_requests
+from sandbox.request import Held
 from sandbox.seed import make_seed
 
 SEED = make_seed(10, 1_000)

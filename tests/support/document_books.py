@@ -11,6 +11,7 @@ from sandbox.journal import Acknowledgement, Attempt, ConsentWrite, Operation, R
 
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 OPERATOR = "operator"
+_EXPECTED = ("200", "201", "204")
 
 
 class Outcome(Enum):
@@ -90,7 +91,7 @@ class Campaigns:
         """Write down a request."""
         number = len(self.attempts) + 1
         attempt = Attempt(
-            number, operation, OPERATOR, target, key, ("2xx",), None, 1_000.0 + number, wanted or {}, version
+            number, operation, OPERATOR, target, key, _EXPECTED, None, 1_000.0 + number, wanted or {}, version
         )
         self.attempts[number] = attempt
         return attempt

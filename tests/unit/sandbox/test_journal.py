@@ -8,6 +8,7 @@ from sandbox.journal import (
     ACKNOWLEDGED,
     ATTEMPTED,
     Acknowledgement,
+    Attempt,
     Journal,
     JournalBusyError,
     Operation,
@@ -35,6 +36,38 @@ def test_lines_are_read_back_as_written(tmp_path: Path) -> None:
     assert record.attempts == {1: first, 2: second}
     assert record.acknowledgements == {1: answer}
     assert record.failures == {2: "ReadError"}
+
+
+def test_writes_of_consents_are_read_back_as_written(tmp_path: Path) -> None:
+    """Each write comes back with its content and its outcome, if it has one, numbered in one row with the requests."""
+    content = {"member_id": "m-1", "changed_at": "2026-03-01T00:00:00.000+00:00"}
+    with Journal(tmp_path) as journal:
+        journal.seeded(SEED)
+        first = journal.write_consent("consent_master", "i:1", content)
+        request = journal.attempt(Operation.SEE_POINTS, "m-1", expected=("200",))
+        refused = journal.write_consent("consent_master", "i:1", None)
+        unknown = journal.write_consent("consent_master", "i:1", None)
+        journal.settle_consent(first, had_effect=True)
+        journal.settle_consent(refused, had_effect=False)
+    record = read_journal(tmp_path)
+    assert record.consent_writes == {1: first, 3: refused, 4: unknown}
+    assert record.consent_outcomes == {1: True, 3: False}
+    assert (record.attempts, record.acknowledgements) == ({2: request}, {})
+
+
+def test_journal_without_consents_is_read(tmp_path: Path) -> None:
+    """A journal of a release that knew no consents, and no campaigns, is read as ever."""
+    with Journal(tmp_path) as journal:
+        journal.seeded(SEED)
+    attempt = (
+        '{"attempt":{"number":1,"operation":"see points","member_id":"m-1","target":"","key":null,'
+        '"expected":["200"],"repeats":null,"at":1.5}}\n'
+    )
+    with (tmp_path / ATTEMPTED).open("a") as file:
+        file.write(attempt)
+    record = read_journal(tmp_path)
+    assert record.attempts == {1: Attempt(1, Operation.SEE_POINTS, "m-1", "", None, ("200",), None, 1.5)}
+    assert (record.consent_writes, record.consent_outcomes) == ({}, {})
 
 
 def test_line_is_on_file_when_the_call_returns(tmp_path: Path) -> None:
@@ -91,6 +124,20 @@ def test_continued_journal_counts_on_and_gives_up_what_had_no_answer(tmp_path: P
     assert record.failures == {2: "ReadError"}
     assert record.abandoned == {3, 4}
     assert record.seed == SEED
+
+
+def test_continued_journal_counts_on_behind_a_write_of_a_consent(tmp_path: Path) -> None:
+    """No number is given twice, whatever was written down last, and a write without a word stays of unknown outcome."""
+    with Journal(tmp_path) as journal:
+        journal.seeded(SEED)
+        journal.attempt(Operation.SEE_POINTS, "m-1", expected=("200",))
+        before = journal.write_consent("consent_master", "i:1", None)
+    with Journal(tmp_path, continued=read_journal(tmp_path)) as journal:
+        after = journal.write_consent("consent_master", "i:2", None)
+    record = read_journal(tmp_path)
+    assert record.consent_writes == {2: before, 3: after}
+    assert record.consent_outcomes == {}
+    assert record.abandoned == {1}
 
 
 def test_journal_beside_another_one_in_its_directory_touches_nothing(tmp_path: Path) -> None:

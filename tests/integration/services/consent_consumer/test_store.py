@@ -31,6 +31,15 @@ def without_fence(stream: str, _fence: int) -> dict[str, Any]:
     return {"_id": stream}
 
 
+async def test_the_oplog_spans_from_its_first_entry_to_its_last(world: MongoWorld) -> None:
+    """A write moves its end, what comes later is behind that, and its beginning is before both."""
+    before = await world.store.oplog_span()
+    await world.put(MASTER, {"_id": 1})
+    after = await world.store.oplog_span()
+
+    assert before.first <= after.first < before.last < after.last < await world.store.cluster_time()
+
+
 async def test_indexes_are_created_by_many_at_once_and_again(any_driver: MongoSettings) -> None:
     """Five processes that start together on a new database all come through, and once more."""
     async with open_mongo(background(), any_driver) as database:

@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 
 from loyalty.event import CouponEvent, CouponSnapshot, EventType, encode
 from loyalty.identifier import new_id
-from sandbox.instance import Service
+from sandbox.instance import COUPON_FLOW, Service
 from sandbox.system import System, open_system
 from tests.benchmarks.coupon_record import snapshots
 from tests.benchmarks.report import Row
@@ -106,7 +106,7 @@ async def measure(scale: float) -> list[Row]:
     """Fill the topic once, then run reference and consumer in alternating pairs."""
     count = max(BATCH, round(RECORDS * scale))
     with tempfile.TemporaryDirectory() as directory:
-        async with open_system(Path(directory)) as system:
+        async with open_system(Path(directory), services=COUPON_FLOW) as system:
             coupons = list(snapshots(count))
             await asyncio.to_thread(_fill, system, coupons)
             batches = [list(zip(*coupons[first : first + BATCH], strict=True)) for first in range(0, count, BATCH)]

@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 
 from loyalty.identifier import new_coupon_code
-from sandbox.instance import Service
+from sandbox.instance import COUPON_FLOW, Service
 from sandbox.servers import KeptProcess, Program, start_process
 from sandbox.system import ROOT, System, open_system
 from services.coupon_api.store import FIND
@@ -74,7 +74,7 @@ async def _bare_application(system: System) -> AsyncIterator[str]:
 async def measure() -> list[Row]:
     """Drive both in alternating pairs and compare their rates and their slowest hundredths."""
     with tempfile.TemporaryDirectory() as directory:
-        async with open_system(Path(directory)) as system:
+        async with open_system(Path(directory), services=COUPON_FLOW) as system:
             code = await plant_coupons(system.coupons_url)
             await system.start(Service.COUPON_API)
             headers = {"Authorization": f"Bearer {system.token(MEMBER)}"}

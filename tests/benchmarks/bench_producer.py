@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runtime.kafka_producer import Delivery, Record, open_producer
 from runtime.settings import KafkaSettings
+from sandbox.instance import COUPON_FLOW
 from sandbox.system import System, open_system
 from tests.benchmarks.coupon_record import produce_plainly, records
 from tests.benchmarks.report import Row
@@ -38,7 +39,7 @@ async def measure(scale: float) -> list[Row]:
     plain: list[float] = []
     ours: list[float] = []
     with tempfile.TemporaryDirectory() as directory:
-        async with open_system(Path(directory)) as system:
+        async with open_system(Path(directory), services=COUPON_FLOW) as system:
             sent = records(system.topic, count)
             batches = [sent[first : first + BATCH] for first in range(0, count, BATCH)]
             for _ in range(PAIRS):

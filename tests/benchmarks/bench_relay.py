@@ -18,7 +18,7 @@ import asyncpg
 
 from loyalty.identifier import new_id
 from runtime.kafka_producer import Record
-from sandbox.instance import Instance, Service
+from sandbox.instance import COUPON_FLOW, Instance, Service
 from sandbox.system import System, open_system
 from tests.benchmarks.coupon_record import produce_plainly, records
 from tests.benchmarks.report import Row
@@ -83,7 +83,7 @@ async def measure(scale: float) -> list[Row]:
     plain: list[float] = []
     relayed: list[float] = []
     with tempfile.TemporaryDirectory() as directory:
-        async with open_system(Path(directory)) as system:
+        async with open_system(Path(directory), services=COUPON_FLOW) as system:
             waiting = records(system.topic, count)
             connection = await asyncpg.connect(system.rewards_url)
             for _ in range(PAIRS):

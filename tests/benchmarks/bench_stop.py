@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sandbox.instance import Service
+from sandbox.instance import COUPON_FLOW, Service
 from sandbox.system import System, open_system
 from tests.benchmarks.bench_coupon_read import MEMBER, plant_coupons, start_bare
 from tests.benchmarks.report import Row
@@ -62,7 +62,7 @@ async def _lost_by_uvicorn(system: System, path: str) -> int:
 async def measure() -> list[Row]:
     """Replace instances of both under the same clients."""
     with tempfile.TemporaryDirectory() as directory:
-        async with open_system(Path(directory)) as system:
+        async with open_system(Path(directory), services=COUPON_FLOW) as system:
             path = f"/v1/coupons/{await plant_coupons(system.coupons_url)}"
             theirs = await _lost_by_uvicorn(system, path)
             ours = await _lost_by_ours(system, path)

@@ -10,7 +10,7 @@ from signal import Signals
 import asyncpg
 import pytest
 
-from sandbox.instance import ProcessInstance, Service
+from sandbox.instance import COUPON_FLOW, ProcessInstance, Service
 from sandbox.seed import make_seed, plant
 from sandbox.system import System, open_system
 from tests.support.eventually import eventually
@@ -107,7 +107,7 @@ async def _redeem(orders: OrderBook) -> int:
 async def test_request_cut_before_its_commit_is_rolled_back(tmp_path: Path, fault_report: FaultReport) -> None:
     """The client is told 504, nothing of the request is stored, and the same key then redeems once."""
     async with (
-        open_system(tmp_path) as system,
+        open_system(tmp_path, services=COUPON_FLOW) as system,
         _administrator(system) as administrator,
         _administrator(system) as holder,  # one in a transaction sees the activity as it was at its first look
     ):
@@ -135,7 +135,7 @@ async def test_request_cut_before_its_commit_is_rolled_back(tmp_path: Path, faul
 @pytest.mark.fault("H3", "SIGTERM, a redemption's commit takes longer than its deadline and cannot be called back")
 async def test_request_cut_in_its_commit_is_stored_with_its_key(tmp_path: Path, fault_report: FaultReport) -> None:
     """The client is told 504, the database commits all the same, and the same key finds that redemption."""
-    async with open_system(tmp_path) as system, _administrator(system) as administrator:
+    async with open_system(tmp_path, services=COUPON_FLOW) as system, _administrator(system) as administrator:
         await plant(make_seed(1, 1_000), system.rewards_url)
         await administrator.execute(SLOW_COMMIT)
         async with open_fault_proxy(system.postgres.port) as proxy:

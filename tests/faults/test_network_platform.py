@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from sandbox.instance import Service
+from sandbox.instance import COUPON_FLOW
 from sandbox.seed import make_seed, plant
 from sandbox.system import open_system
 from tests.support.fault_proxy import FaultProxy, open_fault_proxy
@@ -58,10 +58,10 @@ async def test_platform_behind_a_bad_network_keeps_every_promise(tmp_path: Path,
     """Whatever the network does for half a minute, every redemption has its one coupon and nothing stays behind."""
     random = seeded("network")
     members = make_seed(MEMBERS, POINTS)
-    async with open_system(tmp_path) as system, open_fault_proxy(system.postgres.port) as proxy:
+    async with open_system(tmp_path, services=COUPON_FLOW) as system, open_fault_proxy(system.postgres.port) as proxy:
         await plant(members, system.rewards_url)
         await asyncio.gather(
-            *(system.start(service, {f"{service.upper()}_POSTGRES__PORT": str(proxy.port)}) for service in Service)
+            *(system.start(service, {f"{service.upper()}_POSTGRES__PORT": str(proxy.port)}) for service in COUPON_FLOW)
         )
         async with flow_on(system, tmp_path, members, rate=20) as flow:
             await flow.wait_requests(60)

@@ -10,7 +10,7 @@ from random import Random
 import httpx
 import pytest
 
-from sandbox.instance import ProcessInstance, Service
+from sandbox.instance import COUPON_FLOW, ProcessInstance, Service
 from sandbox.seed import make_seed, plant
 from sandbox.system import open_system
 from tests.support.eventually import eventually
@@ -77,7 +77,7 @@ async def test_overload_is_refused_and_forgotten(tmp_path: Path, fault_report: F
     seed = secrets.randbits(32)
     print(f"load seed {seed}")  # noqa: T201 - shown when the test fails
     random = Random(seed)
-    async with open_system(tmp_path) as system:
+    async with open_system(tmp_path, services=COUPON_FLOW) as system:
         await plant(make_seed(MEMBERS, 100_000), system.rewards_url)
         instance = await system.start(Service.REWARD_STORE)
         with Ledger(tmp_path) as ledger:

@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 from confluent_kafka import Producer
 
+from sandbox.instance import COUPON_FLOW
 from sandbox.system import System
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
@@ -32,7 +33,7 @@ async def test_poison_among_the_events_ends_in_the_dead_letters_and_harms_no_cou
     tmp_path: Path, fault_report: FaultReport
 ) -> None:
     """Each poisonous record is kept with its bytes and its cause; every redemption has its coupon all the same."""
-    async with open_flow(tmp_path) as flow:
+    async with open_flow(tmp_path, services=COUPON_FLOW) as flow:
         for _ in range(3):
             await flow.wait_requests(50)
             await asyncio.to_thread(_produce, flow.system, POISON)
@@ -51,7 +52,7 @@ async def test_poison_among_the_events_ends_in_the_dead_letters_and_harms_no_cou
 async def test_every_event_delivered_several_times_makes_one_coupon(tmp_path: Path, fault_report: FaultReport) -> None:
     """Events that are sent again, in any order, two to five times, change nothing."""
     random = seeded("copies")
-    async with open_flow(tmp_path) as flow:
+    async with open_flow(tmp_path, services=COUPON_FLOW) as flow:
         await flow.wait_requests(200)
         await flow.stop_traffic()
         await flow.drain()

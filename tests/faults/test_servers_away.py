@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from sandbox.instance import Service
+from sandbox.instance import COUPON_FLOW, Service
 from sandbox.probe import probe
 from sandbox.system import System
 from tests.support.eventually import eventually
@@ -74,12 +74,12 @@ async def test_postgres_stopped_and_started_again_costs_requests_but_no_promise(
     tmp_path: Path, fault_report: FaultReport, how: str
 ) -> None:
     """Every service lives through it without a restart: 503 and not ready while it is away, live all the time."""
-    async with open_flow(tmp_path, rate=20) as flow:
+    async with open_flow(tmp_path, rate=20, services=COUPON_FLOW) as flow:
         await flow.wait_requests(60)
         before = _footprints(flow)
         await getattr(flow.system.postgres, how)()
         await asyncio.sleep(AWAY_SECONDS)
-        for service in Service:
+        for service in COUPON_FLOW:
             assert await _is_live(flow, service), f"{service} is not live without its database"
             assert not await flow.instance(service).is_ready(), f"{service} is ready without it"
         assert await _answer(flow, Service.REWARD_STORE, "/v1/rewards") == (503, "1")
@@ -104,7 +104,7 @@ async def test_frozen_broker_costs_no_request_and_its_events_arrive_later(
     tmp_path: Path, fault_report: FaultReport
 ) -> None:
     """While the broker is frozen members redeem as always; what waited in the outbox becomes coupons after it."""
-    async with open_flow(tmp_path, rate=20) as flow:
+    async with open_flow(tmp_path, rate=20, services=COUPON_FLOW) as flow:
         await flow.wait_requests(60)
         flow.system.kafka.freeze()
         try:

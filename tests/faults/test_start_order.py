@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.instance import Service
+from sandbox.instance import COUPON_FLOW, Service
 from sandbox.seed import make_seed, plant
 from sandbox.system import PARTITIONS, System, open_system
 from tests.support.eventually import eventually
@@ -69,7 +69,7 @@ async def _too_early(system: System, started: set[str]) -> list[str]:
 async def test_services_wait_for_what_is_missing_at_their_start(tmp_path: Path, fault_report: FaultReport) -> None:
     """Each waits, live and not ready, for what it needs, and then works; a redemption becomes a coupon in the end."""
     slowest = 0.0
-    async with open_system(tmp_path) as system:
+    async with open_system(tmp_path, services=COUPON_FLOW) as system:
         await plant(make_seed(1, 100_000), system.rewards_url)
         with Ledger(tmp_path) as ledger:
             orders = OrderBook(system, ledger)

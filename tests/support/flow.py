@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Generic, TypeVar
@@ -108,12 +108,17 @@ class Flow(Generic[WorldT]):
 
 
 @contextlib.asynccontextmanager
-async def open_flow(directory: Path, *, rate: float = 60.0, seed: int | None = None) -> AsyncIterator[Flow[System]]:
-    """Start servers, services and traffic; print the seed of the traffic, and stop everything on leaving."""
+async def open_flow(
+    directory: Path, *, rate: float = 60.0, seed: int | None = None, services: Sequence[Service] = tuple(Service)
+) -> AsyncIterator[Flow[System]]:
+    """Start servers, services and traffic; print the seed of the traffic, and stop everything on leaving.
+
+    With `COUPON_FLOW` there are neither campaigns nor consents, nor the servers that those need.
+    """
     members = make_seed(MEMBERS, POINTS)
-    async with open_system(directory) as system:
+    async with open_system(directory, services=services) as system:
         await plant(members, system.rewards_url)
-        await asyncio.gather(*(system.start(service) for service in Service))
+        await asyncio.gather(*(system.start(service) for service in system.services))
         async with flow_on(system, directory, members, rate=rate, seed=seed) as flow:
             yield flow
 

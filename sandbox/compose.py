@@ -121,6 +121,11 @@ class ComposeSystem(Fleet[ContainerInstance]):
         return self._address("KAFKA_PORT")
 
     @property
+    def mongo_address(self) -> str:
+        """Where this machine reaches MongoDB's one node."""
+        return self._address("MONGO_PORT")
+
+    @property
     def salesforce_url(self) -> str:
         """Where this machine reaches the Salesforce sandbox, and its page."""
         return f"http://{self._address('SALESFORCE_PORT')}"
@@ -286,7 +291,7 @@ class ComposeSystem(Fleet[ContainerInstance]):
 
     def _mongo_url(self, user: str, password: str) -> str:
         # The node is known in its set by a name that this machine does not know.
-        return f"mongodb://{user}:{quote(password, safe='')}@{self._address('MONGO_PORT')}/?directConnection=true"
+        return f"mongodb://{user}:{quote(password, safe='')}@{self.mongo_address}/?directConnection=true"
 
 
 @contextlib.asynccontextmanager

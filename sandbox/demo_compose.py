@@ -22,6 +22,7 @@ from sandbox.journal import Journal
 from sandbox.screen import open_screen
 from sandbox.seed import make_seed, plant
 from sandbox.system import ROOT
+from sandbox.world import CAMPAIGNS, CONSENTS
 
 _PLACE = ROOT / ".sandbox" / "demo-compose"
 _MEMBERS = 200
@@ -74,6 +75,8 @@ def _places(system: ComposeSystem) -> Iterator[str]:
         api = f"{instance.base_url}/docs   " if instance.base_url else ""
         yield f"  {instance.name}   {api}{instance.admin_url}/metrics"
     yield f"  Kafka   {system.bootstrap}, topic {system.topic}"
+    yield f"  MongoDB   {system.mongo_address}, databases {CAMPAIGNS} and {CONSENTS}"
+    yield f"  Salesforce, as its stand-in shows it   {system.salesforce_url}"
 
 
 def main() -> int:

@@ -12,11 +12,12 @@ from typing import Any, Final
 from runtime.mongo import Collection, MongoDatabase
 from runtime.mongo_settings import MongoSettings
 from sandbox.salesforce import Salesforce
-from sandbox.servers.address import free_port
+from sandbox.servers.address import LOOPBACK, free_port
 from services.consent_consumer.change_stream import CONSENT_DETAIL, CONSENT_MASTER
 from services.consent_consumer.record import DETAIL_OBJECT, MASTER_OBJECT, external_id
 from tests.support.campaign_api_process import mongo_variables
 from tests.support.eventually import eventually
+from tests.support.fault_proxy import FaultProxy
 from tests.support.salesforce import APP
 from tests.support.service_process import ROOT, ServiceProcess, environment_of, open_service
 
@@ -43,6 +44,11 @@ class ConsentWorld:
         return self.database.collection(CONSENT_MASTER)
 
     @property
+    def port(self) -> int:
+        """Where the database listens on loopback."""
+        return int(self._mongo.hosts[0].rpartition(":")[2])
+
+    @property
     def details(self) -> Collection:
         """The collection `consent_detail`."""
         return self.database.collection(CONSENT_DETAIL)
@@ -54,6 +60,11 @@ class ConsentWorld:
         """
         variables = self._variables() | settings
         return open_service(ServiceProcess, "consent_consumer", self._directory, variables, without=without)
+
+    def behind(self, proxy: FaultProxy) -> "ConsentWorld":
+        """Return the same world, whose consumers reach the database through a proxy."""
+        way = self._mongo.model_copy(update={"hosts": (f"{LOOPBACK}:{proxy.port}",), "replica_set": None})
+        return ConsentWorld(self.database, way, self.salesforce, self._directory)
 
     async def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run one of the operator's commands to its end."""

@@ -18,6 +18,14 @@ from tests.support.seeds import seeded
 PATIENT: Final = {"RETRY__LATER_TRIES": "1000"}
 """A detail may wait for its master as long as the master's stream is held up."""
 
+SHORT_LEASE: Final = {
+    "LEASE__SECONDS": "5",
+    "LEASE__RENEW_SECONDS": "0.5",
+    "LEASE__POLL_SECONDS": "0.1",
+    "MONGO__OPERATION_TIMEOUT_SECONDS": "2",
+}
+"""The next one after a death waits for no longer than this."""
+
 
 @asynccontextmanager
 async def open_consents(

@@ -1,4 +1,4 @@
-"""Both APIs under generated requests, good and bad, through real processes and real servers."""
+"""All APIs under generated requests, good and bad, through real processes and real servers."""
 
 import asyncio
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.crowd import served
 from sandbox.instance import Service
 from sandbox.seed import make_seed, plant
 from sandbox.system import open_system
@@ -15,7 +16,7 @@ EXAMPLES = 40
 SECONDS = 120
 
 
-@pytest.mark.parametrize("service", [Service.REWARD_STORE, Service.COUPON_API])
+@pytest.mark.parametrize("service", [one for one in Service if one.serves_members])
 @pytest.mark.parametrize("is_operator", [False, True], ids=["member", "operator"])
 async def test_generated_requests_get_the_answers_that_the_document_declares(
     tmp_path: Path, service: Service, is_operator: bool
@@ -23,7 +24,7 @@ async def test_generated_requests_get_the_answers_that_the_document_declares(
     """No generated request gets a 5xx, or an answer that the service's own OpenAPI document does not have."""
     async with open_system(tmp_path) as system:
         await plant(make_seed(10, 1_000), system.rewards_url)
-        await asyncio.gather(*(system.start(one) for one in (Service.REWARD_STORE, Service.COUPON_API)))
+        await asyncio.gather(*(system.start(one) for one in served(system)))
         token = system.token("op-1" if is_operator else "m-1", is_operator=is_operator)
         process = await asyncio.create_subprocess_exec(
             str(Path(sys.executable).with_name("schemathesis")),

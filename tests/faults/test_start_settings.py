@@ -9,7 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
-from sandbox.instance import Service
+from sandbox.instance import COUPON_FLOW, Service
 from sandbox.seed import make_seed, plant
 from sandbox.system import System, open_system, secret_file
 from tests.support.eventually import eventually
@@ -22,18 +22,20 @@ from tests.support.service_process import ServiceProcess, open_service
 END_SECONDS = 60.0
 BACK_SECONDS = 30.0
 SETTINGS_ERROR = 78
-# One of each kind: missing, mistyped, no number, out of range, no such word, a secret given twice.
-WRONG = {
-    "POSTGRES__HSOT": "db",
-    "POSTGRES__USER": "x",
-    "POSTGRES__PORT": "many",
-    "POSTGRES__PASSWORD": "very-secret",
-    "POSTGRES__PASSWORD_FILE": "/nowhere",
-    "GRACE_SECONDS": "-1",
-    "LOG_LEVEL": "LOUD",
-    "ADMIN__PORT": "0",
-}
-TOLD = ("GRACE_SECONDS", "LOG_LEVEL", "POSTGRES__DATABASE", "POSTGRES__HSOT", "POSTGRES__PORT")
+
+
+def _wrong(database: str, number: str) -> dict[str, str]:
+    """Return one of each kind: missing, mistyped, no number, out of range, no such word, a secret given twice."""
+    return {
+        f"{database}__HSOT": "db",
+        f"{database}__USER": "x",
+        f"{database}__{number}": "many",
+        f"{database}__PASSWORD": "very-secret",
+        f"{database}__PASSWORD_FILE": "/nowhere",
+        "GRACE_SECONDS": "-1",
+        "LOG_LEVEL": "LOUD",
+        "ADMIN__PORT": "0",
+    }
 
 
 @pytest.mark.fault("X6", "settings missing, mistyped, no number, out of range and no such word, each service")
@@ -42,12 +44,14 @@ async def test_wrong_settings_end_each_service_with_78_and_every_problem_told(
 ) -> None:
     """Nothing is opened; one message names every variable at fault, and no secret."""
     for service in Service:
-        async with open_service(ServiceProcess, service, tmp_path, WRONG) as process:
+        database, number = ("MONGO", "POOL_MAX") if service.needs_mongo else ("POSTGRES", "PORT")
+        names = ("GRACE_SECONDS", "LOG_LEVEL", f"{database}__DATABASE", f"{database}__HSOT", f"{database}__{number}")
+        async with open_service(ServiceProcess, service, tmp_path, _wrong(database, number)) as process:
             status = await process.process.wait(END_SECONDS)
             text = process.process.log.read_text()
-        told = tuple(name for name in TOLD if f"{service.upper()}_{name}: " in text)
+        told = tuple(name for name in names if f"{service.upper()}_{name}: " in text)
         fault_report.judge(
-            judge_end(service, status, ", ".join(told), wanted=(SETTINGS_ERROR, ", ".join(TOLD))),
+            judge_end(service, status, ", ".join(told), wanted=(SETTINGS_ERROR, ", ".join(names))),
         )
         assert "very-secret" not in text
 
@@ -56,12 +60,12 @@ async def _rotate_passwords(system: System) -> None:
     """Give each service's role another password, write its file, and end every connection that was made before."""
     connection = await asyncpg.connect(system.postgres.superuser_url)
     try:
-        for service in Service:
+        for service in COUPON_FLOW:
             password = secrets.token_urlsafe(24)
             await connection.execute(f"alter role {service} password '{password}'")
             (system.directory / "secrets" / f"{service}-password").write_text(password)
         await connection.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where usename = any($1)", list(Service)
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = any($1)", list(COUPON_FLOW)
         )
     finally:
         await connection.close()
@@ -85,9 +89,9 @@ async def _cancel(system: System, redemption_id: str) -> httpx.Response:
 @pytest.mark.fault("X6", "passwords of all roles and the tokens' secret rotated, every database connection ended")
 async def test_rotated_secrets_need_no_restart(tmp_path: Path, fault_report: FaultReport) -> None:
     """The same processes take the new files: they reach their databases, and refuse what the old secret signed."""
-    async with open_system(tmp_path) as system:
+    async with open_system(tmp_path, services=COUPON_FLOW) as system:
         await plant(make_seed(1, 10_000), system.rewards_url)
-        processes = [(await system.start(service)).process.pid for service in Service]
+        processes = [(await system.start(service)).process.pid for service in system.services]
         with Ledger(tmp_path) as ledger:
             orders = OrderBook(system, ledger)
             await orders.redeem_told("before-rotation")

@@ -10,7 +10,7 @@ from signal import Signals
 
 import pytest
 
-from sandbox.crowd import HTTP_SERVICES
+from sandbox.crowd import served
 from sandbox.instance import ProcessInstance, Service
 from sandbox.system import System, open_system
 from tests.support.eventually import eventually
@@ -82,7 +82,9 @@ async def test_signal_while_the_database_is_awaited_ends_each_service_in_order(
     """A start that waits for a database is given up at once, with status 0."""
     slowest = 0.0
     async with open_system(tmp_path) as system:
+        assert system.mongo_servers is not None
         await system.postgres.stop_fast()
+        await system.mongo_servers.mongo.stop()
         for seconds in MOMENTS:
             instances = [await system.launch(service) for service in Service]
             await asyncio.gather(*(_terminate_waiting(instance, seconds) for instance in instances))
@@ -106,7 +108,7 @@ async def test_second_signal_ends_an_http_service_now(tmp_path: Path, fault_repo
     async with open_system(tmp_path) as system:
         for seconds in MOMENTS:
             instances = await asyncio.gather(
-                *(system.start(one, {f"{one.upper()}_HTTP__DRAIN_LAG_SECONDS": "8"}) for one in HTTP_SERVICES)
+                *(system.start(one, {f"{one.upper()}_HTTP__DRAIN_LAG_SECONDS": "8"}) for one in served(system))
             )
             for instance in instances:
                 instance.process.send_signal(Signals.SIGTERM)

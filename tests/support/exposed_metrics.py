@@ -21,7 +21,7 @@ from unittest.mock import patch
 from prometheus_client.metrics import MetricWrapperBase
 
 ROOT = Path(__file__).parents[2]
-SERVICES = ("reward_store", "coupon_api", "coupon_consumer")
+SERVICES = ("reward_store", "coupon_api", "coupon_consumer", "campaign_api", "consent_consumer")
 _TIMEOUT_SECONDS = 60
 _SUFFIXES = {
     "counter": ("_total",),
@@ -82,20 +82,23 @@ def _registered() -> list[tuple[str, str, list[str]]]:
 def _environment(service: str, directory: Path) -> dict[str, str]:
     secret = directory / "secret"
     secret.write_text("s" * 48)
+    http = {"AUTH__SECRET_FILE": str(secret), "HTTP__PORT": "0"}
+    postgres = {"POSTGRES__DATABASE": "none", "POSTGRES__USER": "none", "POSTGRES__PORT": "1"}
+    mongo = {"MONGO__HOSTS": "127.0.0.1:1", "MONGO__REPLICA_SET": "none", "MONGO__DATABASE": "none"}
+    kafka = {"KAFKA__BOOTSTRAP": "127.0.0.1:1"}
+    others = {"COUPON_API__URLS": "http://127.0.0.1:1", "COUPON_API__TOKEN_FILE": str(secret)}
+    salesforce = {"CLIENT_SECRET_FILE": str(secret), "CLIENT_ID": "none", "URL": "http://127.0.0.1:1"}
     values = {
-        "ADMIN__PORT": "0",
-        "LOG_LEVEL": "ERROR",
-        "POSTGRES__DATABASE": "none",
-        "POSTGRES__USER": "none",
-        "POSTGRES__PORT": "1",
+        "reward_store": postgres | kafka | http | others,
+        "coupon_api": postgres | http,
+        "coupon_consumer": postgres | kafka,
+        "campaign_api": mongo | http,
+        "consent_consumer": mongo
+        | {f"SALESFORCE__{name}": value for name, value in salesforce.items()}
+        | {"START": "now"},
     }
-    if service != "coupon_api":
-        values["KAFKA__BOOTSTRAP"] = "127.0.0.1:1"
-    if service != "coupon_consumer":
-        values |= {"AUTH__SECRET_FILE": str(secret), "HTTP__PORT": "0"}
-    if service == "reward_store":
-        values |= {"COUPON_API__URLS": "http://127.0.0.1:1", "COUPON_API__TOKEN_FILE": str(secret)}
-    return {f"{service.upper()}_{name}": value for name, value in values.items()}
+    process = {"ADMIN__PORT": "0", "LOG_LEVEL": "ERROR"}
+    return {f"{service.upper()}_{name}": value for name, value in (values[service] | process).items()}
 
 
 async def _be_there(*_: object) -> None:
@@ -115,6 +118,8 @@ def main(service: str) -> int:
         patch.dict(os.environ, _environment(service, Path(directory))),
         patch("runtime.postgres.PostgresPool.wait_for_connection", _be_there),
         patch("runtime.kafka_topic.KafkaTopic.wait_for_topic", _be_there),
+        patch("runtime.mongo.MongoDatabase.wait_for_connection", _be_there),
+        patch("runtime.mongo.MongoDatabase.create_indexes", _be_there),
         patch("runtime.health.Health.set_ready", _tell),
     ):
         status: int = importlib.import_module(f"services.{service}.__main__").main()

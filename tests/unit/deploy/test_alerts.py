@@ -31,7 +31,7 @@ def _alerts() -> list[dict[str, Any]]:
 
 ALERTS = _alerts()
 NAMES = [alert["alert"] for alert in ALERTS]
-# Three interpreters start to say what they expose: a busy machine takes its time.
+# Five interpreters start to say what they expose: a busy machine takes its time.
 pytestmark = pytest.mark.timeout(120)
 each_alert = pytest.mark.parametrize("alert", ALERTS, ids=NAMES)
 

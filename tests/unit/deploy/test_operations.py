@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
 COMMAND = re.compile(r"^docker compose exec coupon-consumer python -m services\.coupon_consumer (.*)$", re.MULTILINE)
 CONSENT_COMMAND = re.compile(r"^python -m services\.consent_consumer (.*)$", re.MULTILINE)
-# Three interpreters start to say what they expose: a busy machine takes its time.
+# Five interpreters start to say what they expose: a busy machine takes its time.
 pytestmark = pytest.mark.timeout(120)
 SUFFIXES = {"counter": "_total", "info": "_info"}
 

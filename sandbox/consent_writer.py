@@ -113,7 +113,7 @@ class ConsentWriter:
                 document.doubtful.clear()
             else:
                 await self._look(ctx, document)
-        return not document.is_given_up and document.state == wanted
+        return document.state == wanted
 
     def statistics(self) -> WriterStatistics:
         """Return the counts so far."""

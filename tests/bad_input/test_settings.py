@@ -8,19 +8,25 @@ import pytest
 from runtime.errors import SettingsError
 from runtime.settings import ProcessSettings, load_settings
 from sandbox.instance import Service
+from services.campaign_api.settings import CampaignApiSettings
+from services.consent_consumer.settings import ConsentConsumerSettings
 from services.coupon_api.settings import CouponApiSettings
 from services.coupon_consumer.settings import CouponConsumerSettings
 from services.reward_store.settings import RewardStoreSettings
 from tests.bad_input.http_row import CANARY, COUPON_API, REWARD_STORE
-from tests.bad_input.settings_row import COUPON_CONSUMER, FILES, GOOD, SettingsRow
-from tests.bad_input.settings_values import ROWS
+from tests.bad_input.settings_mongo_values import ROWS as MONGO_ROWS
+from tests.bad_input.settings_row import CAMPAIGN_API, CONSENT_CONSUMER, COUPON_CONSUMER, FILES, GOOD, SettingsRow
+from tests.bad_input.settings_values import ROWS as OTHER_ROWS
 from tests.support.service_process import ServiceProcess, open_service
 
 TYPES: dict[Service, type[ProcessSettings]] = {
     COUPON_API: CouponApiSettings,
     REWARD_STORE: RewardStoreSettings,
     COUPON_CONSUMER: CouponConsumerSettings,
+    CAMPAIGN_API: CampaignApiSettings,
+    CONSENT_CONSUMER: ConsentConsumerSettings,
 }
+ROWS = (*OTHER_ROWS, *MONGO_ROWS)
 
 
 @pytest.fixture(scope="module")

@@ -29,9 +29,10 @@ from runtime.logs import get_logger
 from runtime.mongo import ChangeStream, MongoDatabase
 from runtime.mongo_error import DEPENDENCY
 from services.consent_consumer.errors import PositionLostError
+from services.consent_consumer.foreign_document import FOREIGN
 from services.consent_consumer.position import StreamLedger
 from services.consent_consumer.settings import RetrySettings
-from services.consent_consumer.store import FOREIGN, Position
+from services.consent_consumer.store import Position
 
 CONSENT_MASTER: Final = "consent_master"
 CONSENT_DETAIL: Final = "consent_detail"
@@ -40,7 +41,7 @@ _KEY: Final = {"operationType": 1, "clusterTime": 1, "ns": 1, "to": 1, "document
 _OF_DOCUMENTS: Final = frozenset({"insert", "update", "replace", "delete"})
 _INVALIDATE: Final = "invalidate"
 
-_HISTORY_LOST: Final = frozenset({136, 260, 280, 286})
+_HISTORY_LOST: Final = frozenset({136, 286})  # read too slowly, or away too long; any other code is the token's
 _TOO_LARGE: Final = 10_334
 _MENDED_BY_OTHERS: Final = frozenset({13, 43})  # a right that is missing; a cursor that another opening replaces
 _AWAIT_MS: Final = 1_000
@@ -92,15 +93,18 @@ async def iterate_change_stream(ctx: Context, reader: "ChangeReader", changes: C
         VersionOverflowError, ValueError: The stream gave what no stream may give.
     """
     try:
-        while True:
-            change = await reader.read(ctx)
-            await ctx.run(changes.send(change))
+        await ctx.run(_pass_on(reader, changes))  # one for all: one for each change would cost more than reading it
     except ContextError:
         if not ctx.is_done:
             raise
     finally:
         await reader.aclose()
         _log.info("Change stream stopped", stream=reader.stream)
+
+
+async def _pass_on(reader: "ChangeReader", changes: Channel[Change]) -> None:
+    while True:
+        await changes.send(await reader.read())
 
 
 class ChangeReader:
@@ -138,20 +142,21 @@ class ChangeReader:
         self._source: ChangeStream | None = None
         self._failure: DependencyUnavailable | None = None
 
-    async def read(self, ctx: Context) -> Change:
+    async def read(self) -> Change:
         """Return the next change of a document, as soon as there is one and the ledger has room for it.
 
+        A cancelled read loses the stream, which the next one opens anew where this one stood.
+
         Raises:
-            ContextError: The context has ended.
             PositionLostError, ValueError: as `iterate_change_stream`.
         """
         while True:
-            found = await self._next(ctx)
+            found = await self._next()
             if found is None:
                 continue
             event, is_whole = found
             position = _behind(event)
-            number = await ctx.run(self._ledger.register(position))
+            number = await self._ledger.register(position)
             self._position = position
             if event["operationType"] in _OF_DOCUMENTS:
                 return Change(number, event, is_whole)
@@ -176,21 +181,21 @@ class ChangeReader:
             except (DependencyUnavailable, InvalidOperation) as error:
                 _log.debug("A change stream was not closed", stream=self.stream, reason=str(error))
 
-    async def _next(self, ctx: Context) -> tuple[Event, bool] | None:
+    async def _next(self) -> tuple[Event, bool] | None:
         """Return the next event and whether it is whole; None after a quiet second, or after a failure waited out."""
         try:
-            event = await ctx.run(self._try_next())
+            event = await self._try_next()
         except OperationFailure as error:
             await self.aclose()
             if error.code == _TOO_LARGE:
-                return await ctx.run(self._read_key()), False
+                return await self._read_key(), False
             if error.code not in _MENDED_BY_OTHERS:
                 raise PositionLostError(self.stream, error.code, error.code in _HISTORY_LOST) from error
-            await self._wait(ctx, DependencyUnavailable(DEPENDENCY, f"{type(error).__name__} ({error.code})"))
+            await self._wait(DependencyUnavailable(DEPENDENCY, f"{type(error).__name__} ({error.code})"))
         except (DependencyUnavailable, InvalidOperation) as error:  # the latter: the password was changed
             await self.aclose()
             failure = error if isinstance(error, DependencyUnavailable) else DependencyUnavailable(DEPENDENCY, "closed")
-            await self._wait(ctx, failure)
+            await self._wait(failure)
         else:
             self._failure = None
             self._backoff.reset()
@@ -227,11 +232,11 @@ class ChangeReader:
             self._ledger.quiet(token)
             self._position = Position(self._position.cluster_time, token)
 
-    async def _wait(self, ctx: Context, failure: DependencyUnavailable) -> None:
+    async def _wait(self, failure: DependencyUnavailable) -> None:
         self._failure = failure
         seconds = self._backoff.fail()
         _log.warning("Change stream interrupted", stream=self.stream, reason=failure.detail, wait_seconds=seconds)
-        await ctx.run(asyncio.sleep(seconds))
+        await asyncio.sleep(seconds)
 
     def _pass_over(self, event: Event, number: int) -> None:
         self._ledger.settle(number)

@@ -13,7 +13,8 @@ from pymongo.errors import OperationFailure
 
 from runtime.mongo import MongoDatabase
 from services.consent_consumer.errors import SnapshotTooOldError
-from services.consent_consumer.store import FOREIGN, waiting_helps
+from services.consent_consumer.foreign_document import FIELD_BY_FIELD
+from services.consent_consumer.store import waiting_helps
 
 _SNAPSHOT_GONE: Final = frozenset({239, 246})
 
@@ -89,7 +90,7 @@ class MongoCollectionScan:
         }
         with waiting_helps(self._database):
             try:
-                answer = await self._database.client[self._database.name].command(command, codec_options=FOREIGN)
+                answer = await self._database.client[self._database.name].command(command, codec_options=FIELD_BY_FIELD)
             except OperationFailure as error:
                 if error.code not in _SNAPSHOT_GONE:
                     raise

@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any, Final, Protocol, cast
 
 from bson import Timestamp
-from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
@@ -43,9 +42,6 @@ RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
 """Keeps documents byte for byte and decodes a field when it is asked for; a time beyond Python's is a `DatetimeMS`."""
-
-FOREIGN: Final[CodecOptions[RawBSONDocument]] = RAW.with_options(uuid_representation=UuidRepresentation.UNSPECIFIED)
-"""The same for documents that others write: a UUID stays a `Binary`, for one of a wrong length would not decode."""
 
 _OPERATOR: Final = "operator"
 _NO_OTHER_NUMBERS: Final = dict.fromkeys(("locks", "metrics", "tcmalloc", "wiredTiger"), 0)  # nine tenths of the answer

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from random import Random
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -166,15 +167,15 @@ class CampaignMix:
     def learn(self, request: Request, answer: Acknowledgement | None, document: Mapping[str, Any]) -> None:  # Any: JSON
         """Remember what a request's last answer told; None where there was none."""
         is_known = answer is not None and not answer.is_unknown
-        is_told = answer is not None and answer.status < 300
+        status = None if answer is None else answer.status
         if request.operation is Operation.CHANGE_CAMPAIGN and request.campaign is not None:
             if not is_known and request.campaign in self._held:
                 self._held.remove(request.campaign)
-            elif is_told:
+            elif status == HTTPStatus.OK:
                 request.campaign.version, request.campaign.status = document["version"], document["status"]
-        elif request.operation is Operation.CREATE_CAMPAIGN and is_told:
+        elif request.operation is Operation.CREATE_CAMPAIGN and status == HTTPStatus.CREATED:
             self._hold(HeldCampaign(document["campaign_id"], document["version"], document["status"]))
-        elif request.operation is Operation.BROWSE_CAMPAIGNS and is_told:
+        elif request.operation is Operation.BROWSE_CAMPAIGNS and status == HTTPStatus.OK:
             self._cursor = document.get("next_cursor")
 
     def _hold(self, campaign: HeldCampaign) -> None:

@@ -38,6 +38,7 @@ def labelled(*labels: str) -> PyMongoError:
         OperationFailure("disk full", 14031),
         OperationFailure("Authentication failed.", 18),
         OperationFailure("interrupted", 11602),
+        OperationFailure("No keys found for HMAC", 211),
         labelled("RetryableWriteError"),
         labelled("TransientTransactionError"),
         OSError("no such host"),

@@ -124,3 +124,11 @@ async def test_answer_that_does_not_come_times_out_and_closes_its_connection() -
         server.is_silent = False
         assert (await client.request("GET", server.url, timeout=5)).content == b"hi"
         assert server.connections == 2
+
+
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 0\r\n", b"Content-Length: 7\r\n"])
+async def test_answer_that_can_have_no_body_ends_with_its_head(length: bytes) -> None:
+    """A 204 without a length, or with any, is whole, and nothing is waited for behind it."""
+    async with _serve(b"HTTP/1.1 204 No Content\r\n" + length + b"\r\n") as (server, client):
+        response = await client.request("DELETE", f"{server.url}/a", timeout=5)
+        assert (response.status_code, response.content) == (204, b"")

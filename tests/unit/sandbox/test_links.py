@@ -47,6 +47,10 @@ STACK: list[dict[str, object]] = [
     container("postgres", 1, p5432=30_001),
     container("coupon-consumer", 1, p9090=30_002),
     container("coupon-api", 1, p8080=30_003, p9090=30_004),
+    container("mongo", 1, p27017=30_009),
+    container("salesforce", 1, p8099=30_010),
+    container("campaign-api", 1, p8080=30_011, p9090=30_012),
+    container("consent-consumer", 1, p9090=30_013),
     container("reward-store", 2, p8080=30_005, p9090=30_006),
     container("reward-store", 1, p8080=30_008, p9090=30_007),
     {"Name": "lp-demo-1", "Service": "demo", "Publishers": None},
@@ -60,15 +64,24 @@ def test_links_to_a_stack_name_each_replica_by_the_port_it_has_now() -> None:
         ("lp-reward-store-1", "http://127.0.0.1:30008"),
         ("lp-reward-store-2", "http://127.0.0.1:30005"),
         ("lp-coupon-api-1", "http://127.0.0.1:30003"),
+        ("lp-campaign-api-1", "http://127.0.0.1:30011"),
     ]
-    assert [url.rpartition(":")[2] for _, url in links_found.instances] == ["30007", "30006", "30004", "30002"]
+    assert [url.rpartition(":")[2] for _, url in links_found.instances] == [
+        *("30007", "30006", "30004", "30002", "30012", "30013"),
+    ]
     lines = "\n".join(links_found.lines())
-    for part in ("postgresql://postgres@127.0.0.1:30001/coupons", "127.0.0.1:30000, topic coupon-events", "a.b.c"):
+    for part in (
+        "postgresql://postgres@127.0.0.1:30001/coupons",
+        "127.0.0.1:30000, topic coupon-events",
+        "mongodb://root@127.0.0.1:30009/",
+        "http://127.0.0.1:30010 ",
+        "a.b.c",
+    ):
         assert part in lines
     assert lines.endswith("http://127.0.0.1:30008/v1/members/m-guest")
 
 
-@pytest.mark.parametrize("missing", ["kafka", "postgres", "reward-store"])
+@pytest.mark.parametrize("missing", ["kafka", "postgres", "mongo", "salesforce", "reward-store"])
 def test_links_to_half_a_stack_are_refused(missing: str) -> None:
     """Nobody gets a list with holes in it."""
     with pytest.raises(NotRunningError, match="docker compose up"):

@@ -3,16 +3,17 @@
 from collections import Counter
 from random import Random
 
-from sandbox.journal import Operation
-from sandbox.mix import MIX, Members, bad_requests
+from sandbox.instance import Service
+from sandbox.journal import Acknowledgement, Operation
+from sandbox.mix import CAMPAIGN_OPERATIONS, MIX, Members, bad_requests
 from sandbox.request import Held
 from sandbox.seed import make_seed
 
 SEED = make_seed(10, 1_000)
 
 
-def _members(number: int = 1) -> Members:
-    return Members(SEED, Random(number))
+def _members(number: int = 1, *, has_campaigns: bool = False) -> Members:
+    return Members(SEED, Random(number), has_campaigns=has_campaigns)
 
 
 def _holding(held: Held, number: int = 1) -> Members:
@@ -28,18 +29,34 @@ def test_shares_add_up_to_one() -> None:
 
 
 def test_mix_is_kept_within_a_hundredth() -> None:
-    """Of 20,000 requests each operation gets its share, where there are coupons enough to choose from."""
-    members = _members()
+    """Of 20,000 requests each operation gets its share, where there are coupons and campaigns enough to choose from."""
+    members = _members(has_campaigns=True)
     for number in range(1_000):
         members.hold(Held(str(number), f"{number:016d}", "m-1"))
+        campaign = {"campaign_id": f"cp-{number}", "version": 1, "status": "draft"}
+        members.campaigns.learn(members.campaigns.create(), Acknowledgement(1, 201, None, {}, 0.0), campaign)
     counts: Counter[Operation] = Counter()
     for _ in range(20_000):
         request = members.next_request()
         counts[request.operation] += 1
         if request.held is not None:
             request.held.is_busy = False
+        members.campaigns.release(request)
     for operation, share in MIX.items():
         assert abs(counts[operation] / 20_000 - share) < 0.01
+
+
+def test_without_campaign_api_nobody_asks_it_anything() -> None:
+    """Neither campaigns nor mistakes about them go to a service that is not there."""
+    members = _members()
+    assert Service.CAMPAIGN_API not in {members.next_request().service for _ in range(5_000)}
+
+
+def test_where_there_is_no_campaign_yet_one_is_created() -> None:
+    """Before anybody was told of a campaign nothing but pages and new campaigns is asked for."""
+    members = _members(has_campaigns=True)
+    operations = {members.next_request().operation for _ in range(1_000)} & CAMPAIGN_OPERATIONS
+    assert operations == {Operation.BROWSE_CAMPAIGNS, Operation.CREATE_CAMPAIGN}
 
 
 def test_same_seed_gives_the_same_requests() -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from patterns import background, bubble
 from sandbox.balancer import RequestFailed
+from sandbox.campaign_mix import OPERATOR
 from sandbox.instance import Service
-from sandbox.journal import Journal, Operation, read_journal
+from sandbox.journal import Acknowledgement, Journal, Operation, read_journal
 from sandbox.seed import make_seed
 from sandbox.traffic import Traffic
 
@@ -45,7 +46,7 @@ class _Sender:
 
 def _traffic(journal: Journal, sender: _Sender, *, rate: float = 100.0, in_flight_max: int = 500) -> Traffic:
     journal.seeded(SEED)
-    senders = {Service.REWARD_STORE: sender, Service.COUPON_API: sender}
+    senders = dict.fromkeys((Service.REWARD_STORE, Service.COUPON_API, Service.CAMPAIGN_API), sender)
     return Traffic(
         senders, journal, SEED, lambda member_id: member_id, rate=rate, random=Random(3), in_flight_max=in_flight_max
     )
@@ -223,3 +224,88 @@ async def test_request_carries_its_members_token(tmp_path: Path) -> None:
         request = traffic.members.redeem_reward()
         await traffic.handle(request)
     assert sender.headers[0]["authorization"] == f"Bearer {request.member_id}"
+
+
+def _campaign(traffic: Traffic, *, version: int = 1) -> None:
+    """Let the operator be told of a campaign."""
+    campaign = {"campaign_id": "cp-1", "version": version, "status": "draft"}
+    traffic.members.campaigns.learn(traffic.members.campaigns.create(), Acknowledgement(0, 201, None, {}, 0), campaign)
+
+
+async def test_change_of_a_campaign_names_its_version_to_the_service_and_to_the_journal(tmp_path: Path) -> None:
+    """The entity tag goes with the request, the version and what is wanted into the journal, under the operator."""
+    sender = _Sender(httpx.Response(200, content=b'{"version":2,"status":"draft"}'))
+    with Journal(tmp_path) as journal:
+        traffic = _traffic(journal, sender)
+        _campaign(traffic)
+        request = traffic.members.campaigns.change()
+        assert request is not None
+        await traffic.handle(request)
+    assert sender.headers[0]["if-match"] == '"1"'
+    assert sender.headers[0]["authorization"] == f"Bearer {OPERATOR}"
+    attempt = read_journal(tmp_path).attempts[1]
+    assert (attempt.version, attempt.wanted, attempt.member_id) == (1, request.wanted, OPERATOR)
+    assert read_journal(tmp_path).acknowledgements[1].body == {"version": 2, "status": "draft"}
+
+
+def test_repeated_deletion_may_find_nothing_and_a_first_one_may_not(tmp_path: Path) -> None:
+    """A 404 is in order only for whoever asks a second time."""
+    gone = httpx.Response(404, content=b'{"code":"campaign-not-found"}')
+
+    async def failed(directory: Path, *answers: httpx.Response | Exception) -> int:
+        with Journal(directory) as journal:
+            traffic = _traffic(journal, _Sender(*answers))
+            _campaign(traffic)
+            request = traffic.members.campaigns.delete()
+            assert request is not None
+            await traffic.handle(request)
+            return traffic.statistics().failed
+
+    assert bubble(lambda: failed(tmp_path / "first", gone)) == 1
+    assert bubble(lambda: failed(tmp_path / "repeated", RequestFailed("ReadError"), gone)) == 1  # the lost answer
+
+
+async def test_answers_that_are_allowed_for_a_while_are_excused_and_written_down_as_in_order(tmp_path: Path) -> None:
+    """Within the block a 503 of that service is no failure; before, after and of another service it is one."""
+    away = httpx.Response(503, content=b'{"code":"dependency-unavailable"}')
+    with Journal(tmp_path) as journal:
+        traffic = _traffic(journal, _Sender(away))
+        browse, reward = (
+            traffic.members.campaigns.browse("m-1"),
+            replace(traffic.members.redeem_reward(), is_repeatable=False),
+        )
+        await traffic.handle(browse)
+        async with traffic.allowing(Service.CAMPAIGN_API, ["503 dependency-unavailable"]):
+            await traffic.handle(browse)
+            await traffic.handle(reward)
+        await traffic.handle(browse)
+        statistics = traffic.statistics()
+    assert (statistics.failed, statistics.excused) == (3, 1)
+    expected = [attempt.expected for attempt in read_journal(tmp_path).attempts.values()]
+    assert ["503 dependency-unavailable" in one for one in expected] == [False, True, False, False]
+
+
+def test_allowing_begins_when_every_earlier_request_has_its_answer(tmp_path: Path) -> None:
+    """What happens in the block happens to no request that was written down without the allowance."""
+
+    async def scenario() -> list[str]:
+        class Slow(_Sender):
+            async def send(
+                self, _method: str, _path: str, *, headers: Mapping[str, str], content: bytes | None = None
+            ) -> httpx.Response:
+                del headers, content
+                await asyncio.sleep(2)
+                order.append("answered")
+                return httpx.Response(200, content=b"{}")
+
+        order: list[str] = []
+        with Journal(tmp_path) as journal:
+            traffic = _traffic(journal, Slow(None))
+            earlier = asyncio.create_task(traffic.handle(traffic.members.campaigns.browse("m-1")))
+            await asyncio.sleep(1)
+            async with traffic.allowing(Service.CAMPAIGN_API, ["503"]):
+                order.append("allowed")
+            await earlier
+        return order
+
+    assert bubble(scenario) == ["answered", "allowed"]

@@ -178,8 +178,10 @@ class ConsentApps:
         self._consents.append(consent)
         try:
             for purpose in self._random.sample(list(ConsentPurpose), self._random.randint(1, _DETAILS_MAX)):
-                detail = OwnDocument(DETAILS, self._document_id(member_id))
+                if self._made >= self._documents_max:
+                    break
                 self._made += 1
+                detail = OwnDocument(DETAILS, self._document_id(member_id))
                 fields = {"master_id": consent.master.document_id, "purpose": purpose.value, "is_granted": True}
                 if await writer.write(ctx, detail, _stamped({**fields, "schema_version": DETAIL_SCHEMA_VERSION})):
                     consent.details.append(detail)

@@ -1,4 +1,7 @@
-"""The whole flow in containers: the stack comes up, traffic, a rolling restart of each service, an audit, and down.
+"""The whole platform in containers: it comes up, has traffic, is disturbed in the middle, is audited, and goes down.
+
+Disturbed by a rolling restart of each service, by Salesforce that fails in three ways, and by MongoDB's one node, which
+steps down by force.
 
     python -m sandbox.demo_compose [--seconds N] [--rate N]
 

@@ -4,11 +4,13 @@ import contextlib
 import secrets
 import uuid
 from collections.abc import AsyncIterator
+from urllib.parse import quote
 
 import pytest
 from pydantic import SecretStr
 
 from runtime.mongo_settings import MongoSettings
+from runtime.settings import read_secret
 from sandbox.servers import MongoServer
 from sandbox.servers.mongo import REPLICA_SET
 
@@ -49,3 +51,9 @@ def any_driver(request: pytest.FixtureRequest, mongo_settings: MongoSettings) ->
 def with_driver(settings: MongoSettings, driver: str) -> MongoSettings:
     """Return the settings with another driver."""
     return MongoSettings.model_validate(settings.model_dump() | {"driver": driver})
+
+
+def mongo_url(settings: MongoSettings) -> str:
+    """Return the settings as what reads or writes beside the services is told them."""
+    password = quote(read_secret(settings.password, settings.password_file) or "", safe="")
+    return f"mongodb://{settings.user}:{password}@{','.join(settings.hosts)}/?replicaSet={settings.replica_set}"

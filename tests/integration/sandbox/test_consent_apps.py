@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
-from urllib.parse import quote
 from uuid import UUID
 
 import pytest
@@ -25,14 +24,9 @@ from sandbox.document_holdings import DocumentHoldings
 from sandbox.journal import Journal, Record, Seed, read_journal
 from sandbox.servers import MongoServer
 from tests.support.eventually import eventually
-from tests.support.mongo_settings import open_mongo_database
+from tests.support.mongo_settings import mongo_url, open_mongo_database
 
 MEMBERS = ("m-1", "m-2", "m-3")
-
-
-def _url(mongo: MongoSettings) -> str:
-    password = quote(read_secret(mongo.password, mongo.password_file) or "")
-    return f"mongodb://{mongo.user}:{password}@{mongo.hosts[0]}/?replicaSet={mongo.replica_set}"
 
 
 class _Run:
@@ -61,7 +55,7 @@ class _Run:
 
     async def stored(self) -> dict[str, list[dict[str, object]]]:
         """Return the documents of both collections."""
-        async with open_database(_url(self._mongo), self._mongo.database, timeout_seconds=20) as database:
+        async with open_database(mongo_url(self._mongo), self._mongo.database, timeout_seconds=20) as database:
             return {name: [one async for one in database[name].find()] for name in (MASTERS, DETAILS)}
 
 
@@ -73,7 +67,13 @@ async def _at_work(
     with Journal(directory) as journal, background().with_cancel() as ctx:
         journal.seeded(Seed({}, {}))
         apps = ConsentApps(
-            _url(mongo), mongo.database, journal, MEMBERS, rate=rate, random=Random(seed), documents_max=documents_max
+            mongo_url(mongo),
+            mongo.database,
+            journal,
+            MEMBERS,
+            rate=rate,
+            random=Random(seed),
+            documents_max=documents_max,
         )
         working = asyncio.create_task(apps.run(ctx))
         try:
@@ -173,6 +173,8 @@ async def test_apps_without_the_right_to_write_end_with_the_error(
     seed = Seed({}, {})
     with Journal(tmp_path) as journal, background().with_timeout(20) as ctx:
         journal.seeded(seed)
-        apps = ConsentApps(_url(mongo_settings), mongo_settings.database, journal, MEMBERS, rate=100, random=Random(1))
+        apps = ConsentApps(
+            mongo_url(mongo_settings), mongo_settings.database, journal, MEMBERS, rate=100, random=Random(1)
+        )
         with pytest.raises(OperationFailure, match="not authorized"):
             await apps.run(ctx)

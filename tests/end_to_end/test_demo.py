@@ -1,6 +1,7 @@
 """`python -m sandbox.demo`, as a newcomer runs it: real servers, real processes, and the audit's last word."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.demo import RESTARTED
+from sandbox.disturbance import FAILURES
 from sandbox.servers import keeper
 
 ROOT = Path(__file__).parents[2]
+UNDER_TRAFFIC = "2xx "
 _WAIT_SECONDS = 120.0
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -72,8 +76,11 @@ def _await_end_of(pids: list[int]) -> None:
 
 
 @linux
-def test_demo_of_some_seconds_replaces_instances_and_audits_ok(tmp_path: Path) -> None:
-    """It restarts a reward_store and a consumer under traffic, ends by itself with `audit ok`, and leaves nothing."""
+def test_demo_of_some_seconds_disturbs_everything_and_audits_ok(tmp_path: Path) -> None:
+    """It restarts services under traffic, lets Salesforce fail and MongoDB step down, and ends with `audit ok`.
+
+    No process is left.
+    """
     with _run(tmp_path, "--seconds", "6") as run:
         run.wait_for("traffic seed")
         pids = keeper.descendants(run.process.pid)
@@ -81,8 +88,11 @@ def test_demo_of_some_seconds_replaces_instances_and_audits_ok(tmp_path: Path) -
         status, last = run.end()
     assert last.startswith("audit ok: "), run.output
     assert status == 0
-    assert "rolling restart of reward_store: reward_store-1 ended with status 0, 0 requests failed" in run.output
-    assert "rolling restart of coupon_consumer: coupon_consumer-1 ended with status 0, 0 requests failed" in run.output
+    for service in RESTARTED:
+        assert f"rolling restart of {service}: {service}-1 ended with status 0, 0 requests failed" in run.output
+    assert run.output.count("Salesforce serves again") == len(FAILURES)
+    assert "MongoDB is the primary again" in run.output
+    assert re.search(r"[1-9]\d* writes of consents", last), last
     assert "not Apache Kafka" in run.output
     assert "API docs" in run.output
     _await_end_of(pids)
@@ -93,7 +103,7 @@ def test_demo_of_some_seconds_replaces_instances_and_audits_ok(tmp_path: Path) -
 def test_demo_interrupted_still_drains_and_audits(tmp_path: Path, number: signal.Signals) -> None:
     """A first signal to the whole process group ends the traffic, not the audit."""
     with _run(tmp_path) as run:
-        run.wait_for("time 2 s")
+        run.wait_for(UNDER_TRAFFIC)
         os.killpg(run.process.pid, number)
         status, last = run.end()
     assert last.startswith("audit ok: "), run.output
@@ -104,7 +114,7 @@ def test_demo_interrupted_still_drains_and_audits(tmp_path: Path, number: signal
 def test_demo_interrupted_twice_ends_at_once_and_leaves_nothing(tmp_path: Path) -> None:
     """A second Ctrl-C ends it with status 130 and without an audit, and no process stays."""
     with _run(tmp_path) as run:
-        run.wait_for("time 2 s")
+        run.wait_for(UNDER_TRAFFIC)
         pids = keeper.descendants(run.process.pid)
         run.process.send_signal(signal.SIGINT)
         run.wait_for("waiting for the backlog")
@@ -116,7 +126,7 @@ def test_demo_interrupted_twice_ends_at_once_and_leaves_nothing(tmp_path: Path) 
 
 
 @linux
-@pytest.mark.parametrize("moment", ["starting the services", "time 2 s"])
+@pytest.mark.parametrize("moment", ["starting the services", UNDER_TRAFFIC])
 def test_demo_killed_leaves_nothing(tmp_path: Path, moment: str) -> None:
     """After kill -9 of the demo no server and no service is left, whenever it happens."""
     with _run(tmp_path) as run:
@@ -149,7 +159,7 @@ def test_demo_beside_a_running_one_says_so(tmp_path: Path) -> None:
 def test_demo_whose_services_do_not_answer_ends_at_the_second_signal_all_the_same(tmp_path: Path) -> None:
     """It waits for no answer then: the frozen services are killed, and no process stays."""
     with _run(tmp_path) as run:
-        run.wait_for("time 2 s")
+        run.wait_for(UNDER_TRAFFIC)
         pids = keeper.descendants(run.process.pid)
         for pid in pids:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()

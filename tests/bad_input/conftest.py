@@ -1,4 +1,4 @@
-"""Both APIs as real processes for all rows of a module, on databases of their own."""
+"""All APIs as real processes for all rows of a module, on databases of their own."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -6,7 +6,8 @@ import pytest
 import pytest_asyncio
 
 from deploy.settings import MigrateSettings
-from sandbox.servers import KafkaServer, PostgresServer
+from sandbox.servers import KafkaServer, MongoServer, PostgresServer
+from tests.bad_input.http_database import Servers
 from tests.bad_input.http_world import Apis, open_apis
 from tests.support.databases import open_databases
 
@@ -18,13 +19,16 @@ def databases(postgres: PostgresServer) -> Iterator[MigrateSettings]:
         yield settings
 
 
+@pytest.fixture(scope="session")
+def servers(postgres: PostgresServer, kafka: KafkaServer, mongo: MongoServer) -> Servers:
+    """All servers that the APIs need."""
+    return Servers(postgres, kafka, mongo)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def apis(
-    postgres: PostgresServer,
-    kafka: KafkaServer,
-    databases: MigrateSettings,
-    tmp_path_factory: pytest.TempPathFactory,
+    servers: Servers, databases: MigrateSettings, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Apis]:
-    """Both APIs, ready, with what the rows are about in their databases."""
-    async with open_apis(postgres, kafka, databases, tmp_path_factory.mktemp("apis")) as apis:
+    """All APIs, ready, with what the rows are about in their databases."""
+    async with open_apis(servers, databases, tmp_path_factory.mktemp("apis")) as apis:
         yield apis

@@ -7,8 +7,8 @@ from typing import Final
 from loyalty.event import MAX_COUPON_VERSION
 from loyalty.money import MAX_CENTS
 from sandbox.instance import Service
-from tests.bad_input.http_routes import CANCEL, CANCEL_BODY, COUPON, WITH_BODY, with_body
-from tests.bad_input.http_row import CANARY, COUPON_API, HOSTILE, Call, Row
+from tests.bad_input.http_routes import CANCEL, CANCEL_BODY, CHANGE, COUPON, CREATE, CREATE_BODY, WITH_BODY, with_body
+from tests.bad_input.http_row import CAMPAIGN_API, CANARY, COUPON_API, HOSTILE, Call, Row
 
 _RAW: Final = HOSTILE.encode()
 _TEXT: Final = CANARY.encode()
@@ -152,6 +152,23 @@ _CODES: Final[dict[str, tuple[object, str]]] = {
     "too long": (COUPON + "0", "string_too_long"),
     "number": (123456789, "string_type"),
 }
+_NAMES: Final[dict[str, tuple[object, str]]] = {
+    "null": (None, "string_type"),
+    "number": (7, "string_type"),
+    "empty": ("", "string_too_short"),
+    "hostile": (HOSTILE, "string_pattern_mismatch"),
+    "space at the end": (f"{CANARY} ", "string_pattern_mismatch"),
+    "two lines": (f"{CANARY}\n{CANARY}", "string_pattern_mismatch"),
+    "too long": (CANARY * 21, "string_too_long"),
+    "too many bytes": ("\U0001f600" * 91, "too_many_bytes"),
+}
+_STATUSES: Final[dict[str, tuple[object, str]]] = {
+    "null": (None, "enum"),
+    "unknown": (CANARY, "enum"),
+    "upper case": ("PAUSED", "enum"),
+    "number": (1, "enum"),
+}
+_DAYS: Final = _TIMES | {"finer than a millisecond": ("2026-11-24T10:00:00.0001Z", "finer_than_milliseconds")}
 _FIELDS: Final = {
     "code": _CODES,
     "member_id": _IDS,
@@ -161,6 +178,10 @@ _FIELDS: Final = {
     "currency": _CURRENCIES,
     "issued_at": _TIMES,
     "expires_at": _TIMES,
+    "name": _NAMES,
+    "status": _STATUSES,
+    "starts_at": _DAYS,
+    "ends_at": _DAYS,
     "version": _VERSIONS,
 }
 
@@ -176,7 +197,8 @@ def _rows() -> Iterator[Row]:
             yield Row(f"{route}, {name}", api, request, 422, "invalid-request", (("body", "model_type"),))
         for field in good:
             request = with_body(call, {known: value for known, value in good.items() if known != field})
-            yield Row(f"{route}, no {field}", api, request, 422, "invalid-request", ((f"body.{field}", "missing"),))
+            if call is not CHANGE:  # which may name any part
+                yield Row(f"{route}, no {field}", api, request, 422, "invalid-request", ((f"body.{field}", "missing"),))
             for name, (value, rule) in _FIELDS[field].items():
                 yield _wrong(f"{route}, {field} {name}", api, with_body(call, good | {field: value}), field, rule)
         for name, extra in _EXTRA.items():
@@ -191,6 +213,16 @@ def _rows() -> Iterator[Row]:
         "invalid-request",
         (("body", "expires_before_issued"),),
     )
+    yield Row(
+        "create, ends as it begins",
+        CAMPAIGN_API,
+        with_body(CREATE, CREATE_BODY | {"ends_at": CREATE_BODY["starts_at"]}),
+        422,
+        "invalid-request",
+        (("body", "ends_before_starts"),),
+    )
+    for name, change, code in _REFUSED_CHANGES:
+        yield Row(f"change, {name}", CAMPAIGN_API, with_body(CHANGE, change), 409, code)
     other = with_body(CANCEL, CANCEL_BODY | {"code": "FEDCBA9876543210"})
     yield _wrong("cancel, another code than the path's", COUPON_API, other, "code", "must be the code in the path")
 
@@ -199,6 +231,12 @@ def _wrong(name: str, api: Service, request: Call, field: str, rule: str) -> Row
     return Row(name, api, request, 422, "invalid-request", ((f"body.{field}", rule),))
 
 
+_REFUSED_CHANGES: Final[tuple[tuple[str, dict[str, object], str], ...]] = (
+    ("a draft again", {"status": "draft"}, "campaign-transition"),
+    ("a start that was", {"starts_at": "2026-02-01T00:00:00Z"}, "campaign-dates-fixed"),
+    ("an end before its start", {"ends_at": "2025-01-01T00:00:00Z"}, "campaign-dates-contradict"),
+)
+"""Of the campaign that is planted, which is active and has begun."""
 _EXTRA: Final[dict[str, dict[str, object]]] = {
     "unknown field": {HOSTILE: 1},
     "prototype": {"__proto__": {CANARY: 1}},

@@ -5,6 +5,9 @@ from typing import Final
 
 from tests.bad_input.http_routes import (
     CANCEL,
+    CHANGE,
+    CREATE,
+    DELETE,
     ISSUE,
     JSON,
     READS,
@@ -14,7 +17,7 @@ from tests.bad_input.http_routes import (
     key_header,
     with_headers,
 )
-from tests.bad_input.http_row import CANARY, COUPON_API, HOSTILE, REWARD_STORE, Call, Row
+from tests.bad_input.http_row import CAMPAIGN_API, CANARY, COUPON_API, HOSTILE, REWARD_STORE, Call, Row
 
 _LATIN: Final = HOSTILE.replace("\x1b", "").replace("\x07", "").replace("\r\n", " ").encode("utf-8")
 
@@ -58,6 +61,22 @@ KEYS: Final[dict[str, tuple[tuple[bytes, ...], str]]] = {
     "two": ((b"k4n4ry-1", b"k4n4ry-2"), "given more than once"),
 }
 
+MATCHES: Final[dict[str, tuple[tuple[bytes, ...], int, str]]] = {
+    "missing": ((), 428, "precondition-required"),
+    "empty": ((b"",), 422, "invalid-request"),
+    "without quotes": ((b"7",), 422, "invalid-request"),
+    "open quote": ((b'"7',), 422, "invalid-request"),
+    "hostile": ((b"k4n4ry\xff",), 422, "invalid-request"),
+    "two without a comma": ((b'"7" "7"',), 422, "invalid-request"),
+    "any and one": ((b'*, "7"',), 422, "invalid-request"),
+    "of an older one": ((b'"6"',), 412, "campaign-changed"),
+    "weak": ((b'W/"7"',), 412, "campaign-changed"),
+    "with a zero before it": ((b'"07"',), 412, "campaign-changed"),
+    "of 4000 digits": ((b'"' + b"7" * 4_000 + b'"',), 412, "campaign-changed"),
+    "text": ((b'"k4n4ry"',), 412, "campaign-changed"),
+    "many": ((b", ".join([b'"k4n4ry"'] * 300),), 412, "campaign-changed"),
+}
+
 NOT_TAKEN_OVER: Final[dict[str, tuple[bytes, bytes]]] = {
     "empty request id": (b"x-request-id", b""),
     "request id with a space": (b"x-request-id", b"k4n4ry k4n4ry"),
@@ -93,13 +112,22 @@ def _rows() -> Iterator[Row]:
             request = with_headers(call, *call.headers, *((b"content-encoding", value) for value in values))
             accepts = {"accept-encoding": "identity"}
             yield Row(f"{route}, encoding {name}", api, request, 415, "unsupported-media-type", headers=accepts)
-    for route, api, call in (("redeem", REWARD_STORE, REDEEM), ("issue", COUPON_API, ISSUE)):
+    for route, api, call in (
+        ("redeem", REWARD_STORE, REDEEM), ("issue", COUPON_API, ISSUE), ("create", CAMPAIGN_API, CREATE),
+    ):  # fmt: skip
         for name, (keys, rule) in KEYS.items():
             request = with_headers(call, JSON, *((b"idempotency-key", value) for value in keys))
             errors = (("header.idempotency-key", rule),)
             yield Row(f"{route}, key {name}", api, request, 422, "invalid-request", errors)
         reused = with_headers(call, JSON, key_header(USED_KEY))
         yield Row(f"{route}, key of another body", api, reused, 422, "idempotency-key-reused")
+    for route, call in (("change", CHANGE), ("delete", DELETE)):
+        others = tuple(header for header in call.headers if header[0] != b"if-match")
+        for name, (values, status, code) in MATCHES.items():
+            request = with_headers(call, *others, *((b"if-match", value) for value in values))
+            wrong = ((("header.if-match", "entity tags"),)) if status == 422 else ()
+            yield Row(f"{route}, match {name}", CAMPAIGN_API, request, status, code, wrong)
+    yield Row("delete, while it is active", CAMPAIGN_API, DELETE, 409, "campaign-in-use")
     for api, path in READS:
         for name, header in NOT_TAKEN_OVER.items():
             yield Row(name, api, Call("GET", path, headers=(header,)), 200, None)

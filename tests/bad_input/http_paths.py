@@ -1,12 +1,12 @@
 """Paths, methods and queries: one spelling names a thing, and all others name nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from runtime.pages import encode_cursor
 from sandbox.instance import Service
-from tests.bad_input.http_routes import COUPON, JSON, READS, REDEMPTION, REWARD
-from tests.bad_input.http_row import CANARY, COUPON_API, REWARD_STORE, Call, Caller, Row
+from tests.bad_input.http_routes import CAMPAIGN, COUPON, JSON, MATCH, READS, REDEMPTION, REWARD
+from tests.bad_input.http_row import CAMPAIGN_API, CANARY, COUPON_API, REWARD_STORE, Call, Caller, Row
 
 OTHER_SPELLINGS: Final = (
     "/", "//v1/rewards", "/v1", "/v1/", "/v2/rewards", "/V1/rewards", "/v1/rewards/", "/v1//rewards", "/v1/./rewards",
@@ -43,6 +43,12 @@ CODES: Final = (
 REDEMPTIONS: Final = (
     REDEMPTION.upper(), "{" + REDEMPTION + "}", REDEMPTION.replace("-", ""), "1", REDEMPTION + "%0a",
     "urn:uuid:" + REDEMPTION, "00000000-0000-0000-0000-000000000000", "k4n4ry",
+)  # fmt: skip
+
+CAMPAIGNS: Final = (
+    CAMPAIGN.upper(), "CP" + CAMPAIGN[2:], CAMPAIGN[3:], CAMPAIGN.replace("-", ""), CAMPAIGN + "%0a", CAMPAIGN + "0",
+    CAMPAIGN.replace("-7", "-4"), "cp-", "cp-1", "cp-{" + CAMPAIGN[3:] + "}", "k4n4ry", "%63" + CAMPAIGN[1:],
+    "cp-00000000-0000-7000-8000-000000000000",
 )  # fmt: skip
 
 QUERIES: Final[dict[str, tuple[str, tuple[str, str]]]] = {
@@ -84,6 +90,10 @@ CURSORS: Final[dict[Service, tuple[tuple[str | int, ...], ...]]] = {
         (1, CANARY), ("1", COUPON), (1, COUPON.lower()), (2**62, COUPON), (-(2**62), COUPON), (2**64 - 1, COUPON),
         (COUPON, 1), (1,),
     ),
+    CAMPAIGN_API: (
+        (1, CANARY), ("1", CAMPAIGN), (1, CAMPAIGN.upper()), (2**62, CAMPAIGN), (-(2**62), CAMPAIGN),
+        (2**64 - 1, CAMPAIGN), (CAMPAIGN, 1), (1,),
+    ),
 }  # fmt: skip
 
 ROUTES: Final[dict[Service, dict[str, str]]] = {
@@ -105,8 +115,29 @@ ROUTES: Final[dict[Service, dict[str, str]]] = {
         "/openapi.json": "GET",
         "/docs": "GET",
     },
+    CAMPAIGN_API: {
+        "/v1/campaigns": "GET, POST",
+        f"/v1/campaigns/{CAMPAIGN}": "DELETE, GET, PATCH",
+        "/openapi.json": "GET",
+        "/docs": "GET",
+    },
 }
-"""Each resource of each service in its one spelling, with the one method it has."""
+"""Each resource of each service in its one spelling, with the methods that it has."""
+FILTERS: Final[dict[str, tuple[str, str]]] = {
+    "status=k4n4ry": ("query.status", "enum"),
+    "status=Active": ("query.status", "enum"),
+    "status=": ("query.status", "enum"),
+    "status=active&status=active": ("query.status", "given more than once"),
+    "on=k4n4ry": ("query.on", "date or time"),
+    "on=2026-02-30": ("query.on", "date or time"),
+    "on=2026-01-01T00:00:00": ("query.on", "date or time"),
+    "on=3000-01-01": ("query.on", "date or time"),
+    "on=%D9%A2026-01-01": ("query.on", "date or time"),
+    "on=2026-01-01&on=2026-01-01": ("query.on", "given more than once"),
+    "status[$ne]=active": ("query", "unknown parameter"),
+    "on[$gt]=": ("query", "unknown parameter"),
+}
+"""Of campaigns alone: the filter of a list, and what is wrong with it."""
 
 METHODS: Final = (
     "GET",
@@ -136,23 +167,28 @@ def _rows() -> Iterator[Row]:
             yield Row(f"cursor of {_short(str(parts))}", api, Call("GET", target), 422, "invalid-request", (_CURSOR,))
         for target, allowed in ROUTES[api].items():
             for method in METHODS:
-                if method != allowed:
+                if method not in allowed.split(", "):
                     yield Row(
                         f"{method} {target}", api, Call(method, target), 405, "method-not-allowed",
                         headers={"allow": allowed},
                     )  # fmt: skip
-            unknown = Call(allowed, f"{target}?k4n4ry=1", _caller(target), (JSON,), b"{}")
-            yield Row(f"{target} with a query", api, unknown, 422, "invalid-request", (("query", "unknown parameter"),))
+            for method in allowed.split(", "):
+                unknown = Call(method, f"{target}?k4n4ry=1", _caller(target), (JSON, MATCH), b"{}")
+                errors = (("query", "unknown parameter"),)
+                yield Row(f"{method} {target} with a query", api, unknown, 422, "invalid-request", errors)
         for method in NO_METHODS:
             yield Row(f"method {method!r}", api, Call(method, path), 400, "bad-request")
+    for query, error in FILTERS.items():
+        yield Row(query, CAMPAIGN_API, Call("GET", f"/v1/campaigns?{query}"), 422, "invalid-request", (error,))
     yield from _names()
 
 
+_OF_OPERATORS: Final = ("/v1/coupons", "/v1/campaigns", f"/v1/campaigns/{CAMPAIGN}")
 _CURSOR: Final = ("query.cursor", "cursor")
 
 
 def _caller(target: str) -> Caller:
-    return "operator" if target.endswith("/cancel") or target == "/v1/coupons" else "member"
+    return "operator" if target.endswith("/cancel") or target in _OF_OPERATORS else "member"
 
 
 def _short(text: str) -> str:
@@ -175,6 +211,10 @@ def _names() -> Iterator[Row]:
             if name == _NOBODYS and rest == "/cancel":
                 continue  # its spelling is good, so the body would be read first
             yield _missing(COUPON_API, method, f"/v1/coupons/{name}{rest}", caller, "coupon-not-found")
+    for name in CAMPAIGNS:
+        for method, caller in _CAMPAIGN_CALLS:
+            path = f"/v1/campaigns/{name}"
+            yield _missing(CAMPAIGN_API, method, path, caller, "campaign-not-found", (MATCH, JSON), b"{}")
     for method, rest in (("GET", ""), ("POST", "/redeem")):
         yield _missing(COUPON_API, method, f"/v1/coupons/{COUPON}{rest}", "stranger", "coupon-not-found")
 
@@ -184,10 +224,24 @@ _COUPON_CALLS: Final[tuple[tuple[str, str, Caller], ...]] = (
 )  # fmt: skip
 
 
-def _missing(api: Service, method: str, target: str, caller: Caller, code: str) -> Row:
+_CAMPAIGN_CALLS: Final[tuple[tuple[str, Caller], ...]] = (
+    ("GET", "member"), ("GET", "operator"), ("PATCH", "operator"), ("DELETE", "operator"),
+)  # fmt: skip
+
+
+def _missing(
+    api: Service,
+    method: str,
+    target: str,
+    caller: Caller,
+    code: str,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    body: bytes | None = None,
+) -> Row:
     # An escape is a second spelling of the whole path, which is refused before it is known what it would have named.
     code = "not-found" if "%" in target else code
-    return Row(f"{method} {_short(target)} as {caller}", api, Call(method, target, caller), 404, code)
+    request = Call(method, target, caller, headers, body)
+    return Row(f"{method} {_short(target)} as {caller}", api, request, 404, code)
 
 
 ROWS: Final = tuple(_rows())

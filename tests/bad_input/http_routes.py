@@ -1,4 +1,4 @@
-"""Good requests of both APIs, which the tables spoil, and the rows of the databases that they are about."""
+"""Good requests of every API, which the tables spoil, and what of the databases they are about."""
 
 import json
 from collections.abc import Sequence
@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from sandbox.instance import Service
-from tests.bad_input.http_row import COUPON_API, REWARD_STORE, Call
+from tests.bad_input.http_row import CAMPAIGN_API, COUPON_API, REWARD_STORE, Call
 
 REWARD: Final = "rw-1"
 REDEMPTION: Final = "01890a5d-ac96-774b-bcce-b302099a8057"
 COUPON: Final = "0123456789ABCDEF"
+CAMPAIGN: Final = "cp-01890a5d-ac96-774b-bcce-b302099a8057"
 USED_KEY: Final = "key-was-used-before"
 FRESH_KEY: Final = "key-never-used"
 
@@ -35,6 +36,12 @@ CANCEL_BODY: Final[dict[str, Any]] = {
     "expires_at": "2999-01-01T00:00:00Z",
     "version": 2,
 }
+CREATE_BODY: Final[dict[str, Any]] = {
+    "name": "Summer",
+    "starts_at": "2026-01-01T00:00:00Z",
+    "ends_at": "2999-01-01T00:00:00Z",
+}
+CHANGE_BODY: Final[dict[str, Any]] = {"name": "Autumn", "status": "paused", "ends_at": "2998-01-01T00:00:00Z"}
 
 
 def key_header(key: str = FRESH_KEY) -> tuple[bytes, bytes]:
@@ -45,17 +52,24 @@ def key_header(key: str = FRESH_KEY) -> tuple[bytes, bytes]:
 REDEEM: Final = Call("POST", "/v1/redemptions", headers=(key_header(), JSON), body=json.dumps(REDEEM_BODY).encode())
 ISSUE: Final = Call("POST", "/v1/coupons", "operator", (key_header(), JSON), json.dumps(ISSUE_BODY).encode())
 CANCEL: Final = Call("POST", f"/v1/coupons/{COUPON}/cancel", "operator", (JSON,), json.dumps(CANCEL_BODY).encode())
+CREATE: Final = Call("POST", "/v1/campaigns", "operator", (key_header(), JSON), json.dumps(CREATE_BODY).encode())
+MATCH: Final = (b"if-match", b'"7"')
+CHANGE: Final = Call("PATCH", f"/v1/campaigns/{CAMPAIGN}", "operator", (MATCH, JSON), json.dumps(CHANGE_BODY).encode())
+DELETE: Final = Call("DELETE", f"/v1/campaigns/{CAMPAIGN}", "operator", (MATCH,))
 
 WITH_BODY: Final[Sequence[tuple[str, Service, Call, dict[str, Any]]]] = (
     ("redeem", REWARD_STORE, REDEEM, REDEEM_BODY),
     ("issue", COUPON_API, ISSUE, ISSUE_BODY),
     ("cancel", COUPON_API, CANCEL, CANCEL_BODY),
+    ("create", CAMPAIGN_API, CREATE, CREATE_BODY),
+    ("change", CAMPAIGN_API, CHANGE, CHANGE_BODY),
 )
 """Every route that reads a body: its name, its service, a good request, and that request's body."""
 
 READS: Final[Sequence[tuple[Service, str]]] = (
     (REWARD_STORE, "/v1/rewards"),
     (COUPON_API, "/v1/members/m-1/coupons"),
+    (CAMPAIGN_API, "/v1/campaigns"),
 )
 """A page of each service that the member may read."""
 

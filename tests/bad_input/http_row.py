@@ -15,6 +15,8 @@ Caller = Literal["member", "stranger", "operator"]
 
 REWARD_STORE: Final = Service.REWARD_STORE
 COUPON_API: Final = Service.COUPON_API
+CAMPAIGN_API: Final = Service.CAMPAIGN_API
+APIS: Final = (REWARD_STORE, COUPON_API, CAMPAIGN_API)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sandbox.instance import Service
-from tests.bad_input.http_routes import CANCEL, COUPON, ISSUE, READS, REDEEM, REDEMPTION
-from tests.bad_input.http_row import CANARY, COUPON_API, REWARD_STORE, Call, Caller, Row
+from tests.bad_input.http_routes import CANCEL, CHANGE, COUPON, CREATE, DELETE, ISSUE, READS, REDEEM, REDEMPTION
+from tests.bad_input.http_row import CAMPAIGN_API, CANARY, COUPON_API, REWARD_STORE, Call, Caller, Row
 from tests.support.service_process import SECRET
 
 _NOW: Final = int(time.time())
@@ -140,6 +140,9 @@ FORBIDDEN: Final[Sequence[tuple[Service, str, Call, Caller]]] = (
     (REWARD_STORE, "operator cancels", Call("POST", f"/v1/redemptions/{REDEMPTION}/cancel"), "operator"),
     (COUPON_API, "member issues", ISSUE, "member"),
     (COUPON_API, "member cancels", CANCEL, "member"),
+    (CAMPAIGN_API, "member creates", CREATE, "member"),
+    (CAMPAIGN_API, "member changes", CHANGE, "member"),
+    (CAMPAIGN_API, "member deletes", DELETE, "member"),
     (COUPON_API, "operator redeems", Call("POST", f"/v1/coupons/{COUPON}/redeem"), "operator"),
 )  # fmt: skip
 

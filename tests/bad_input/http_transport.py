@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from tests.bad_input.http_row import COUPON_API, REWARD_STORE, Row
+from tests.bad_input.http_row import APIS, Row
 
 _GET: Final = b"GET /k4n4ry HTTP/1.1\r\nhost: test\r\n"
 _POST: Final = b"POST /k4n4ry HTTP/1.1\r\nhost: test\r\n"
@@ -92,7 +92,7 @@ UNFINISHED: Final[dict[str, tuple[bytes, str]]] = {
 
 
 def _rows() -> Iterator[Row]:
-    for api in (REWARD_STORE, COUPON_API):
+    for api in APIS:
         for name, request in BAD.items():
             yield Row(name, api, request, 400, "bad-request")
         for name, coding in CODINGS.items():
@@ -114,8 +114,6 @@ def _rows() -> Iterator[Row]:
 
 ROWS: Final = tuple(_rows())
 UNFINISHED_ROWS: Final = tuple(
-    Row(name, api, request, 408, code)
-    for api in (REWARD_STORE, COUPON_API)
-    for name, (request, code) in UNFINISHED.items()
+    Row(name, api, request, 408, code) for api in APIS for name, (request, code) in UNFINISHED.items()
 )
 """Answered when their time is up, so best sent at once."""

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from tests.bad_input.http_row import CANARY, HOSTILE
-from tests.bad_input.settings_row import CAMPAIGN_API, CONSENT_CONSUMER, SettingsRow
+from tests.bad_input.http_row import CAMPAIGN_API, CANARY, HOSTILE
+from tests.bad_input.settings_row import CONSENT_CONSUMER, SettingsRow
 
 _SALESFORCE: Final = "SALESFORCE__CLIENT_SECRET_FILE"
 

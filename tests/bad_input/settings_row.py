@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from sandbox.instance import Service
-from tests.bad_input.http_row import CANARY, COUPON_API, REWARD_STORE
+from tests.bad_input.http_row import CAMPAIGN_API, CANARY, COUPON_API, REWARD_STORE
 
 COUPON_CONSUMER: Final = Service.COUPON_CONSUMER
-CAMPAIGN_API: Final = Service.CAMPAIGN_API
 CONSENT_CONSUMER: Final = Service.CONSENT_CONSUMER
 
 FILES: Final[Mapping[str, bytes]] = {

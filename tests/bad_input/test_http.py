@@ -19,14 +19,14 @@ async def test_bad_input_gets_its_one_answer_and_changes_nothing(apis: Apis, row
     api = apis[row.api]
     request = row.encode(TOKENS)
     is_head = isinstance(row.request, Call) and row.request.method == "HEAD"
-    before = await api.contents()
+    before = await api.database.contents()
     answers = [await api.ask(request, is_head=is_head) for _ in range(2)]
 
     assert differences(row, answers[0]) == []
     assert meaning(answers[0]) == meaning(answers[1])
     for answer in answers:
         assert CANARY not in f"{answer.headers} {answer.body!r}".lower()
-    assert await api.contents() == before
+    assert await api.database.contents() == before
 
 
 async def test_request_that_never_ends_is_answered_when_its_time_is_up(apis: Apis) -> None:

@@ -13,9 +13,9 @@ from services.consent_consumer.settings import ConsentConsumerSettings
 from services.coupon_api.settings import CouponApiSettings
 from services.coupon_consumer.settings import CouponConsumerSettings
 from services.reward_store.settings import RewardStoreSettings
-from tests.bad_input.http_row import CANARY, COUPON_API, REWARD_STORE
+from tests.bad_input.http_row import CAMPAIGN_API, CANARY, COUPON_API, REWARD_STORE
 from tests.bad_input.settings_mongo_values import ROWS as MONGO_ROWS
-from tests.bad_input.settings_row import CAMPAIGN_API, CONSENT_CONSUMER, COUPON_CONSUMER, FILES, GOOD, SettingsRow
+from tests.bad_input.settings_row import CONSENT_CONSUMER, COUPON_CONSUMER, FILES, GOOD, SettingsRow
 from tests.bad_input.settings_values import ROWS as OTHER_ROWS
 from tests.support.service_process import ServiceProcess, open_service
 

@@ -52,7 +52,8 @@ class Application:
             DependencyUnavailable: The database did not answer in time; the message has its last error.
             IndexConflictError: An index is there in another form; the message names it.
             ContextCancelled: A signal came while the database was awaited.
-            PositionLostError, LeaseLostError: What ended the streams.
+            PositionLostError: A stream cannot go on, and the settings say that this is the end.
+            LeaseLostError: How far the streams came last could not be saved before a stop.
         """
         settings = self._settings
         async with AsyncExitStack() as stack:
@@ -102,13 +103,26 @@ class Application:
         await process.stop.run(("change streams", background.wait), ("mongo", database.aclose))
 
     async def _consume(self, ctx: Context, keeper: LeaseKeeper, streams: Sequence[ConsentStream]) -> None:
-        """Wait for the lease, and work under it until the context ends or a stream fails."""
-        try:
-            async with keeper.hold(ctx) as lease:
-                await run_streams(ctx, lease, streams)
-        except ContextError:
-            if not ctx.is_done:
-                raise
+        """Wait for the lease, and work under it until the context ends or a stream fails.
+
+        A lease that is lost ends the work, not the process: the database was away for longer than it, or this process
+        slept, and another instance may be at work. So this one is the next that waits.
+
+        Raises:
+            LeaseLostError: It was lost during a stop, so what was settled last could not be saved.
+            PositionLostError: as `run_streams`.
+        """
+        while not ctx.is_done:
+            try:
+                async with keeper.hold(ctx) as lease:
+                    await run_streams(ctx, lease, streams)
+            except LeaseLostError as error:
+                if ctx.is_done:
+                    raise
+                _log.warning("Work ended with its lease: waiting for the next", reason=str(error))
+            except ContextError:
+                if not ctx.is_done:
+                    raise
 
     def _expose(self, process: Process, database: MongoDatabase, streams: Sequence[ConsentStream]) -> None:
         process.health.add_check(DEPENDENCY, database.check)

@@ -31,10 +31,7 @@ SHORT_LEASE: Final = {
 async def open_consents(
     nodes: Sequence[MongoServer], directory: Path
 ) -> AsyncIterator[tuple[ConsentWorld, ConsentMembers]]:
-    """Open an empty database on the nodes of one replica set, the first its primary, and a Salesforce beside it.
-
-    On leaving the first has to be the primary again.
-    """
+    """Open an empty database on the nodes of one replica set, the first its primary, and a Salesforce beside it."""
     async with open_mongo_database(nodes[0]) as given:
         hosts = {"hosts": tuple(node.address for node in nodes)}
         settings = MongoSettings.model_validate(given.model_dump() | hosts)
@@ -44,6 +41,7 @@ async def open_consents(
             open_consent_world(database, settings, salesforce, directory) as world,
         ):
             yield world, ConsentMembers(database, seeded("members"))
+            await nodes[0].wait_for_primary()
 
 
 async def begin(world: ConsentWorld) -> None:

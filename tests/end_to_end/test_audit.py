@@ -2,24 +2,32 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import TypeAlias
 
 import asyncpg
 import httpx
 
 from patterns import background
+from runtime.mongo import Collection, Document
 from sandbox.audit import audit
-from sandbox.balancer import Balancer
-from sandbox.holdings import read_holdings
+from sandbox.consent_document import DETAILS, MASTERS
+from sandbox.crowd import Crowd
+from sandbox.holdings import read_holdings, read_platform
 from sandbox.instance import Service
-from sandbox.journal import Journal, read_journal
+from sandbox.journal import Journal, Record, read_journal
 from sandbox.links import GUEST
+from sandbox.mongo_servers import MongoServers
 from sandbox.observation import open_observer
 from sandbox.seed import make_seed, plant
 from sandbox.system import System, open_system
-from sandbox.traffic import Traffic
 from tests.support.eventually import eventually
+
+Break: TypeAlias = Callable[[Collection, Document], Awaitable[None]]
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,32 +92,49 @@ COUPONS_BREAKS = {
 }
 
 
+async def _drop(collection: Collection, document: Document) -> None:
+    await collection.delete_one({"_id": document["_id"]})
+
+
+async def _copy(collection: Collection, document: Document) -> None:
+    await collection.insert_one({**document, "_id": "copy"})
+
+
+def _set(**fields: object) -> Break:
+    async def alter(collection: Collection, document: Document) -> None:
+        await collection.update_one({"_id": document["_id"]}, {"$set": fields})
+
+    return alter
+
+
+CAMPAIGN_BREAKS = {
+    "campaign dropped": _drop,
+    "campaign doubled": _copy,
+    "campaign renamed in secret": _set(name="Renamed in secret"),
+    "campaign at another version": _set(version=1_000),
+}
+CONSENT_BREAKS = {
+    "consent dropped": _drop,
+    "consent doubled": _copy,
+    "consent of another member": _set(member_id="m-nobody"),
+    "consent with a field that nobody wrote": _set(note="by nobody"),
+}
+DETAIL_BREAKS = {"detail dropped": _drop, "detail doubled": _copy, "detail for another purpose": _set(purpose="none")}
+
+
 async def _send_traffic(system: System, directory: Path) -> None:
     """Start the services, let members use them for some seconds, and stop when everything has arrived."""
     seed = make_seed(20, 4_000)
     await plant(seed, system.rewards_url)
     await asyncio.gather(*(system.start(service) for service in Service))
-    stores, apis = (
-        [instance for instance in system.instances if instance.service is service]
-        for service in (Service.REWARD_STORE, Service.COUPON_API)
-    )
-    balancers = {
-        Service.REWARD_STORE: Balancer(lambda: stores, system.client, timeout_seconds=15),
-        Service.COUPON_API: Balancer(lambda: apis, system.client, timeout_seconds=15),
-    }
     with Journal(directory) as journal:
         journal.seeded(seed)
-        traffic = Traffic(balancers, journal, seed, system.token, rate=40, random=Random(5))
+        crowd = Crowd(system, journal, seed, rate=40, random=Random(5))
         with background().with_timeout(6) as ctx:
-            await traffic.run(ctx)
+            await crowd.run(ctx)
     await _visit(system)
-    observer = await open_observer(system, traffic)
-
-    async def is_drained() -> bool:
-        return (await observer.look()).is_drained
-
-    await eventually(is_drained, seconds=60, pause_seconds=0.05)
-    await observer.aclose()
+    async with open_observer(system, crowd) as observer, asyncio.timeout(60):
+        await observer.wait_drained()
     await system.stop_services()
 
 
@@ -134,15 +159,28 @@ async def _visit(system: System) -> None:
         await eventually(is_cancelled, seconds=30)
 
 
-async def _audit_command(directory: Path, rewards_url: str, coupons_url: str) -> tuple[int, str]:
+async def _audit_command(directory: Path, system: System, *, coupons_url: str | None = None) -> tuple[int, str]:
     """Run the audit as a command; return its status and its last line."""
-    command = ("-m", "sandbox.audit", "--journal", str(directory), "--rewards", rewards_url, "--coupons", coupons_url)
+    servers = _mongo(system)
+    urls = {
+        "--rewards": system.rewards_url,
+        "--coupons": coupons_url or system.coupons_url,
+        "--mongo": servers.side.reader_url,
+        "--salesforce": servers.salesforce_url,
+    }
+    options = [word for option in urls.items() for word in option]
+    command = ("-m", "sandbox.audit", "--journal", str(directory), *options)
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     output, _ = await process.communicate()
     assert process.returncode is not None
     return process.returncode, output.decode().splitlines()[-1]
+
+
+def _mongo(system: System) -> MongoServers:
+    assert system.mongo_servers is not None
+    return system.mongo_servers
 
 
 async def _change(system: System, database: str, table: str, statement: str) -> str:
@@ -160,27 +198,68 @@ async def _change(system: System, database: str, table: str, statement: str) -> 
     return url
 
 
+@asynccontextmanager
+async def _broken(system: System, database: str, collection: str, change: Break) -> AsyncIterator[None]:
+    """Change one document of MongoDB for the length of a block."""
+    async with _mongo(system).mongo.connect() as client:
+        documents = client[database][collection]
+        chosen = await documents.find_one({})
+        assert chosen is not None, f"no document of {collection} is left to be hurt"
+        await change(documents, chosen)
+        try:
+            yield
+        finally:
+            await documents.replace_one({"_id": chosen["_id"]}, chosen, upsert=True)
+            await documents.delete_one({"_id": "copy"})
+
+
+async def _unnoticed_rows(system: System, record: Record) -> list[str]:
+    """Return the names of the changes to a row that the audit is ok with."""
+    unnoticed = []
+    holdings = await read_platform(system)
+    for name, statement in REWARDS_BREAKS.items():
+        broken = await _change(system, system.rewards_database, "redemptions", statement)
+        read = await read_holdings(broken, system.coupons_url)
+        if audit(record, replace(read, documents=holdings.documents)).is_ok:
+            unnoticed.append(name)
+    for name, statement in COUPONS_BREAKS.items():
+        broken = await _change(system, system.coupons_database, "coupons", statement)
+        read = await read_holdings(system.rewards_url, broken)
+        if audit(record, replace(read, documents=holdings.documents)).is_ok:
+            unnoticed.append(name)
+    return unnoticed
+
+
+async def _unnoticed_documents(system: System, record: Record) -> list[str]:
+    """Return the names of the changes to a document that the audit is ok with."""
+    unnoticed = []
+    side = _mongo(system).side
+    for database, collection, breaks in (
+        (side.campaigns, "campaigns", CAMPAIGN_BREAKS),
+        (side.consents, MASTERS, CONSENT_BREAKS),
+        (side.consents, DETAILS, DETAIL_BREAKS),
+    ):
+        for name, change in breaks.items():
+            async with _broken(system, database, collection, change):
+                if audit(record, await read_platform(system)).is_ok:
+                    unnoticed.append(name)
+    return unnoticed
+
+
 async def test_each_link_broken_in_the_databases_fails_the_audit(tmp_path: Path) -> None:
-    """After real traffic the audit says ok, and after each single change to one row it says FAILED."""
+    """After real traffic the audit says ok, and after each single change to one row or document it says FAILED."""
     async with open_system(tmp_path) as system:
         await _send_traffic(system, tmp_path)
-        status, last = await _audit_command(tmp_path, system.rewards_url, system.coupons_url)
+        status, last = await _audit_command(tmp_path, system)
         assert last.startswith("audit ok: "), last
         assert status == 0
 
         record = read_journal(tmp_path)
-        unnoticed = []
-        for name, statement in REWARDS_BREAKS.items():
-            broken = await _change(system, system.rewards_database, "redemptions", statement)
-            if audit(record, await read_holdings(broken, system.coupons_url)).is_ok:
-                unnoticed.append(name)
-        for name, statement in COUPONS_BREAKS.items():
-            broken = await _change(system, system.coupons_database, "coupons", statement)
-            if audit(record, await read_holdings(system.rewards_url, broken)).is_ok:
-                unnoticed.append(name)
-        assert unnoticed == []
+        assert await _unnoticed_rows(system, record) == []
+        assert await _unnoticed_documents(system, record) == []
+        assert audit(record, await read_platform(system)).is_ok, "a change was not undone"
 
         broken = await _change(system, system.coupons_database, "coupons", COUPONS_BREAKS["coupon dropped"])
-        status, last = await _audit_command(tmp_path, system.rewards_url, broken)
+        status, last = await _audit_command(tmp_path, system, coupons_url=broken)
         assert last.startswith("audit FAILED: "), last
         assert status == 1

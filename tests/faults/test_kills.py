@@ -11,7 +11,12 @@ from tests.support.flow import open_flow
 from tests.support.guard_scene import KILLS
 from tests.support.seeds import seeded
 
-ROWS: Final = {Service.REWARD_STORE: "H7", Service.COUPON_CONSUMER: "K2"}
+ROWS: Final = {
+    Service.REWARD_STORE: "H7",
+    Service.COUPON_CONSUMER: "K2",
+    Service.CAMPAIGN_API: "H7",
+    Service.CONSENT_CONSUMER: "C2",
+}
 
 
 @pytest.mark.thorough
@@ -28,7 +33,7 @@ ROWS: Final = {Service.REWARD_STORE: "H7", Service.COUPON_CONSUMER: "K2"}
 async def test_twenty_kills_of_a_service_lose_and_double_nothing(
     tmp_path: Path, fault_report: FaultReport, service: Service
 ) -> None:
-    """Whatever moment a process dies in, the audit finds every redemption with its one coupon."""
+    """Whatever moment a process dies in, the audit finds each coupon, campaign and consent as it was promised."""
     random = seeded("kill")
     async with open_flow(tmp_path) as flow:
         for _ in range(KILLS):

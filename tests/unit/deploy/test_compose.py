@@ -7,8 +7,13 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from deploy.mongo_settings import MongoSetupSettings
 from deploy.secrets import READERS
-from runtime.settings import PostgresSettings, ProcessSettings
+from deploy.settings import MigrateSettings
+from deploy.topics import TopicsSettings
+from runtime.settings import EnvironmentSettings, PostgresSettings, ProcessSettings
+from sandbox.members.settings import MembersSettings
+from sandbox.salesforce.settings import read_arguments
 from services.campaign_api.settings import CampaignApiSettings
 from services.consent_consumer.settings import ConsentConsumerSettings
 from services.coupon_api.settings import CouponApiSettings
@@ -27,6 +32,13 @@ OURS: Final[dict[str, type[ProcessSettings]]] = {
     "coupon-consumer": CouponConsumerSettings,
     "campaign-api": CampaignApiSettings,
     "consent-consumer": ConsentConsumerSettings,
+}
+SETTINGS: Final[dict[str, type[EnvironmentSettings]]] = {
+    **OURS,
+    "demo": MembersSettings,
+    "migrations": MigrateSettings,
+    "mongo-setup": MongoSetupSettings,
+    "topics": TopicsSettings,
 }
 ON_POSTGRES: Final = ("reward-store", "coupon-api", "coupon-consumer")
 WRITTEN: Final = {"demo": ["demo-journal:/var/lib/members"], "salesforce": ["salesforce-data:/var/lib/salesforce"]}
@@ -165,16 +177,39 @@ def test_every_reader_mounts_its_own_secrets_and_the_job_makes_them_all() -> Non
     }
 
 
-@every_service(*OURS)
-def test_settings_are_known_and_fit_the_grace_period(name: str) -> None:
-    """Each variable is a setting of the process, and Docker waits longer than the process takes for its stop."""
-    settings = OURS[name]
+@every_service(*SETTINGS)
+def test_each_variable_is_a_setting_of_the_process(name: str) -> None:
+    """A variable that no setting knows would end the process as mistyped; whoever needs one without default gets it."""
+    settings = SETTINGS[name]
     prefix = str(settings.model_config["env_prefix"])
     environment = SERVICES[name]["environment"]
     sections = {variable.removeprefix(prefix).split("__")[0].lower() for variable in environment}
-    assert sections <= settings.model_fields.keys()
-    grace = float(environment.get(f"{prefix}GRACE_SECONDS", settings.model_fields["grace_seconds"].default))
+    needed = {field for field, info in settings.model_fields.items() if info.is_required()}
+    assert needed <= sections <= settings.model_fields.keys()
+
+
+@every_service(*OURS)
+def test_docker_waits_longer_than_the_process_takes_for_its_stop(name: str) -> None:
+    """The grace of the container is that of the process and its hard stop, and more."""
+    settings = OURS[name]
+    variable = f"{settings.model_config['env_prefix']}GRACE_SECONDS"
+    grace = float(SERVICES[name]["environment"].get(variable, settings.model_fields["grace_seconds"].default))
     assert seconds(SERVICES[name]["stop_grace_period"]) > grace + HARD_STOP_SECONDS
+
+
+def test_the_stand_in_of_salesforce_takes_its_command_line_and_knows_the_consumer(tmp_path: Path) -> None:
+    """Its secrets are files that it mounts, its port is the published one, and the consumer comes under the same id."""
+    for secret in READERS["salesforce"]:
+        (tmp_path / secret).write_text(f"the content of {secret}")
+    command = [argument.replace("/run/secrets", str(tmp_path)) for argument in SERVICES["salesforce"]["command"]]
+    assert command[0] == "sandbox.salesforce"
+    settings = read_arguments(command[1:])
+    consumer = SERVICES["consent-consumer"]["environment"]
+    assert settings.app.client_id == consumer["CONSENT_CONSUMER_SALESFORCE__CLIENT_ID"]
+    assert consumer["CONSENT_CONSUMER_SALESFORCE__URL"] == f"http://salesforce:{settings.port}"
+    assert SERVICES["salesforce"]["ports"][0].endswith(f":{settings.port}")
+    assert settings.control_secret == (tmp_path / "salesforce-control-secret").read_text()
+    assert settings.app.client_secret == (tmp_path / "salesforce-client-secret").read_text()
 
 
 def test_all_pools_together_fit_into_the_server() -> None:

@@ -20,7 +20,7 @@ async def open_database(url: str, name: str, *, timeout_seconds: float) -> Async
     their offset, and UUIDs as such.
 
     Args:
-        url: where the server is, and who comes: `mongodb://user:password@host:port/?replicaSet=rs0`.
+        url: where the server is, of which set, and who comes with which password.
         name: the database's.
         timeout_seconds: for each operation, the wait for a primary included.
 

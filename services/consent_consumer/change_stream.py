@@ -93,7 +93,9 @@ async def iterate_change_stream(ctx: Context, reader: "ChangeReader", changes: C
         VersionOverflowError, ValueError: The stream gave what no stream may give.
     """
     try:
-        await ctx.run(_pass_on(reader, changes))  # one for all: one for each change would cost more than reading it
+        await ctx.run(
+            _pass_on(ctx, reader, changes)
+        )  # one for all: one for each change would cost more than reading it
     except ContextError:
         if not ctx.is_done:
             raise
@@ -102,9 +104,9 @@ async def iterate_change_stream(ctx: Context, reader: "ChangeReader", changes: C
         _log.info("Change stream stopped", stream=reader.stream)
 
 
-async def _pass_on(reader: "ChangeReader", changes: Channel[Change]) -> None:
+async def _pass_on(ctx: Context, reader: "ChangeReader", changes: Channel[Change]) -> None:
     while True:
-        await changes.send(await reader.read())
+        await changes.send(await reader.read(ctx))
 
 
 class ChangeReader:
@@ -142,15 +144,18 @@ class ChangeReader:
         self._source: ChangeStream | None = None
         self._failure: DependencyUnavailable | None = None
 
-    async def read(self) -> Change:
+    async def read(self, ctx: Context) -> Change:
         """Return the next change of a document, as soon as there is one and the ledger has room for it.
 
-        A cancelled read loses the stream, which the next one opens anew where this one stood.
+        The context's end is looked at between two questions, and interrupts none. A cancelled read loses the stream,
+        which the next one opens anew where this one stood.
 
         Raises:
+            ContextError: The context has ended.
             PositionLostError, ValueError: as `iterate_change_stream`.
         """
         while True:
+            ctx.raise_if_done()  # a cancel that meets the answer is lost in the driver (`asyncio.wait_for` before 3.12)
             found = await self._next()
             if found is None:
                 continue

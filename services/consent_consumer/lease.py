@@ -8,13 +8,13 @@ from before the request that began or renewed it was sent, and with 1 % taken of
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from uuid_utils.compat import uuid7
 
-from patterns import Context, background
+from patterns import Context, ContextError, background
 from runtime.errors import DependencyUnavailable
 from runtime.log_damper import LogDamper
 from runtime.logs import get_logger
@@ -148,13 +148,14 @@ class LeaseKeeper:
         lease: Lease | None = None
         try:
             lease = await self._acquire(ctx, claim_id)
-            renewal = asyncio.create_task(self._renew(lease, claim_id), name="lease")
-            renewal.add_done_callback(lease.note_renewal_end)
-            try:
-                yield lease
-            finally:
-                renewal.cancel()
-                await asyncio.wait([renewal])
+            with background().with_cancel() as renewing:
+                renewal = asyncio.create_task(self._renew(renewing, lease, claim_id), name="lease")
+                renewal.add_done_callback(lease.note_renewal_end)
+                try:
+                    yield lease
+                finally:
+                    renewing.cancel()
+                    await asyncio.wait([renewal])
         finally:
             is_lost = lease is not None and lease.statistics().is_lost
             if lease is not None:
@@ -180,30 +181,32 @@ class LeaseKeeper:
                     _log.info("Another instance holds the lease: waiting")
             await ctx.run(asyncio.sleep(self._poll_seconds()))
 
-    async def _renew(self, lease: Lease, claim_id: str) -> None:
-        """Renew the lease again and again until it is lost; what had no answer is tried again sooner."""
+    async def _renew(self, ctx: Context, lease: Lease, claim_id: str) -> None:
+        """Renew the lease again and again until it is lost or the context ends; what had no answer is tried sooner."""
         loop = asyncio.get_running_loop()
         settings = self._settings
         damper = LogDamper()
         pause = settings.renew_seconds
-        while True:
-            await asyncio.sleep(pause)
-            sent_at = loop.time()
-            try:
-                lease.check()
-                await self._store.renew_lease(claim_id, settings.seconds)
-            except LeaseLostError as error:
-                lease.lose(error)
-                return
-            except DependencyUnavailable as error:
-                lease.note_unanswered()
-                pause = min(settings.renew_seconds, self._poll_seconds())
-                if damper.is_news("renew"):
-                    remaining = round(lease.statistics().remaining_seconds, 1)
-                    _log.warning("The lease was not renewed", remaining_seconds=remaining, reason=str(error))
-            else:
-                lease.extend(self._ends_at(sent_at))
-                pause = settings.renew_seconds
+        # Not by a cancel of the task: of one that meets the answer the driver may know nothing (`asyncio.wait_for`).
+        with suppress(ContextError):
+            while True:
+                await ctx.run(asyncio.sleep(pause))
+                sent_at = loop.time()
+                try:
+                    lease.check()
+                    await ctx.run(self._store.renew_lease(claim_id, settings.seconds))
+                except LeaseLostError as error:
+                    lease.lose(error)
+                    return
+                except DependencyUnavailable as error:
+                    lease.note_unanswered()
+                    pause = min(settings.renew_seconds, self._poll_seconds())
+                    if damper.is_news("renew"):
+                        remaining = round(lease.statistics().remaining_seconds, 1)
+                        _log.warning("The lease was not renewed", remaining_seconds=remaining, reason=str(error))
+                else:
+                    lease.extend(self._ends_at(sent_at))
+                    pause = settings.renew_seconds
 
     async def _give_back(self, claim_id: str) -> None:
         try:

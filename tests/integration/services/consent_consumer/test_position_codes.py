@@ -58,14 +58,14 @@ async def reading(database: MongoDatabase, stream: str, position: Position) -> A
 async def read_one(database: MongoDatabase, stream: str, position: Position) -> Change:
     """Return the next change behind a position, which has to be there within half a minute."""
     async with asyncio.timeout(30), reading(database, stream, position) as reader:
-        return await reader.read()
+        return await reader.read(background())
 
 
 async def read_all(reader: ChangeReader, count: int) -> None:
     """Read so many changes, which have to be there within half a minute."""
     async with asyncio.timeout(30):
         for _ in range(count):
-            await reader.read()
+            await reader.read(background())
 
 
 async def now(database: MongoDatabase) -> Position:
@@ -147,7 +147,7 @@ async def test_what_the_oplog_forgets_is_seen_coming_and_then_told() -> None:
         begin = await now(database)
         await database.collection(CONSENT_MASTER).insert_many([master(number) for number in range(50)])
         async with reading(database, CONSENT_MASTER, begin) as slow:
-            first = await slow.read()
+            first = await slow.read(background())
             position = Position(first.event["clusterTime"], dict(first.event["_id"]))
             assert (await store.oplog_span()).first < reached(position) < (await store.oplog_span()).last
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -55,6 +56,16 @@ class AwayStore(FakeConsentStore):
         return answer
 
 
+class DeafStore(FakeConsentStore):
+    """A store to which a cancel in the tick of its answer is lost, as it is to `asyncio.wait_for` before 3.12."""
+
+    async def renew_lease(self, claim_id: str, seconds: float) -> None:
+        """See `ConsentStore`."""
+        await super().renew_lease(claim_id, seconds)
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(1)
+
+
 def keeper(store: FakeConsentStore, holder: str = "one", settings: LeaseSettings = SETTINGS) -> LeaseKeeper:
     """Return an instance's keeper with a seeded chance."""
     return LeaseKeeper(store, settings, holder, rng=Random(7))
@@ -82,6 +93,21 @@ def test_lease_is_renewed_for_as_long_as_the_block_lasts_and_given_back_then() -
         ended_at = now()
         async with keeper(store, "two").hold(background()) as following:
             assert (following.fence, now()) == (2, ended_at)
+
+    bubble(scene)
+
+
+def test_block_is_left_although_the_renewal_knows_nothing_of_its_end() -> None:
+    """The renewal that is under way is the last one, and whoever asks next has the lease at once."""
+
+    async def scene() -> None:
+        store = DeafStore()
+        async with asyncio.timeout(3_600), keeper(store).hold(background()) as lease:
+            await asyncio.sleep(SETTINGS.renew_seconds + 0.5)
+        left_at = now()
+        async with keeper(store, "two").hold(background()) as following:
+            assert following.fence > lease.fence
+            assert now() - left_at <= 1
 
     bubble(scene)
 

@@ -121,6 +121,22 @@ def _make_one_that_is_active_at_once(desk: _Desk) -> None:
     desk.alter(desk.campaigns.create(Outcome.LOST_AND_DONE), status="active")
 
 
+def _count_a_change_of_nothing(desk: _Desk) -> None:
+    name = desk.campaigns.stored[desk.kept].name
+    desk.campaigns.change(desk.kept, {"name": name}, 1, Outcome.LOST_AND_NOT_DONE)
+    desk.alter(desk.kept, version=2)
+
+
+def _lose_one_whose_change_had_no_answer(desk: _Desk) -> None:
+    desk.campaigns.change(desk.kept, {"name": "Wanted"}, 1, Outcome.LOST_AND_NOT_DONE)
+    del desk.campaigns.stored[desk.kept]
+
+
+def _tell_of_a_creation_that_is_active_at_once(desk: _Desk) -> None:
+    desk.alter_answer(1, status="active")
+    desk.alter(desk.kept, status="active")
+
+
 def _tell_of_a_creation_otherwise_than_asked(desk: _Desk) -> None:
     desk.alter_answer(1, description="Nobody wrote this.")
     desk.alter(desk.kept, description="Nobody wrote this.")
@@ -180,6 +196,9 @@ _BREAKS: list[Callable[[_Desk], None]] = [
     _make_one_again_that_was_told,
     _make_one_otherwise_than_asked,
     _make_one_that_is_active_at_once,
+    _count_a_change_of_nothing,
+    _lose_one_whose_change_had_no_answer,
+    _tell_of_a_creation_that_is_active_at_once,
     _tell_of_a_creation_otherwise_than_asked,
     _tell_of_a_change_otherwise_than_asked,
     _tell_of_another_campaign,
@@ -227,6 +246,15 @@ def test_server_error_is_no_answer() -> None:
     desk = _Desk()
     desk.campaigns.delete(desk.kept, 1, Outcome.LOST_AND_DONE)
     desk.campaigns.answer(desk.campaigns.attempts[len(desk.campaigns.attempts)], 503, code="dependency-unavailable")
+    assert _differences(desk.campaigns) == []
+
+
+def test_null_takes_a_description_away() -> None:
+    """A description that is asked to be null is told of, and stored, as an empty one."""
+    desk = _Desk()
+    attempt = desk.campaigns.ask(Operation.CHANGE_CAMPAIGN, target=desk.kept, wanted={"description": None}, version=1)
+    desk.alter(desk.kept, description="", version=2)
+    desk.campaigns.answer(attempt, 200, desk.campaigns.told(desk.kept))
     assert _differences(desk.campaigns) == []
 
 

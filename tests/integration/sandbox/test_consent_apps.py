@@ -23,6 +23,7 @@ from sandbox.document_database import open_database
 from sandbox.document_holdings import DocumentHoldings
 from sandbox.journal import Journal, Record, Seed, read_journal
 from sandbox.servers import MongoServer
+from sandbox.servers.address import free_port
 from tests.support.eventually import eventually
 from tests.support.mongo_settings import mongo_url, open_mongo_database
 
@@ -178,3 +179,19 @@ async def test_apps_without_the_right_to_write_end_with_the_error(
         )
         with pytest.raises(OperationFailure, match="not authorized"):
             await apps.run(ctx)
+
+
+async def test_apps_without_a_server_hold_no_more_than_they_may(tmp_path: Path) -> None:
+    """Where nobody answers, so many actions wait and the others are dropped; each that waits is written down."""
+    with Journal(tmp_path) as journal, background().with_cancel() as ctx:
+        journal.seeded(Seed({}, {}))
+        url = f"mongodb://127.0.0.1:{free_port()}/?directConnection=true"
+        apps = ConsentApps(url, "consents", journal, MEMBERS, rate=200, random=Random(1), in_flight_max=3)
+        working = asyncio.create_task(apps.run(ctx))
+        await eventually(lambda: apps.statistics().dropped > 20)
+        assert apps.statistics().in_flight == 3
+        working.cancel()
+        await asyncio.wait([working])
+    record = read_journal(tmp_path)
+    assert len(record.consent_writes) == 3
+    assert record.consent_outcomes == {}

@@ -6,9 +6,10 @@ transaction one for all of it, and a cancel of the task ends the call: PyMongo c
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Final, TypeVar, TypeVarTuple
 
 import pymongo
@@ -83,6 +84,7 @@ class MongoDatabase:
         self._renewal: asyncio.Task[None] | None = None
         self._renewed = 0
         self._is_closed = False
+        self._call = _Call(self._renew_client)
 
     @property
     def name(self) -> str:
@@ -98,8 +100,7 @@ class MongoDatabase:
         """Return a collection of the database; ask anew each time, do not keep it."""
         return self._client[self._settings.database][name]
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
+    def call(self) -> AbstractContextManager[None]:
         """Turn what is a state of the server, inside of the block, into ``DependencyUnavailable``.
 
         Each operation in the block has its own time. After an error of a write it is not known whether it happened,
@@ -110,14 +111,7 @@ class MongoDatabase:
                 ``TransactionContended`` are kinds of it.
             PyMongoError: anything else, such as ``DuplicateKeyError``.
         """
-        try:
-            yield
-        except (pymongo.errors.PyMongoError, OSError) as error:
-            if is_password_refused(error):
-                self._renew_client()
-            if (unavailable := as_unavailable(error)) is not None:
-                raise unavailable from error
-            raise
+        return self._call
 
     async def transaction(self, fn: Callable[[Session, *Ts], Awaitable[T]], *args: *Ts) -> T:
         """Run ``fn(session, *args)`` in a transaction: committed by a majority when it returns, undone when it raises.
@@ -254,6 +248,28 @@ class MongoDatabase:
                 await settle(client.close())
         except TimeoutError:
             _log.warning("Connections did not close in time", dependency=DEPENDENCY)
+
+
+class _Call:
+    """See `MongoDatabase.call`; a class, since a stream enters it for each change, and a generator costs more."""
+
+    __slots__ = ("_renew_client",)
+
+    def __init__(self, renew_client: Callable[[], None]) -> None:
+        self._renew_client = renew_client
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not isinstance(exc, pymongo.errors.PyMongoError | OSError):
+            return
+        if is_password_refused(exc):
+            self._renew_client()
+        if (unavailable := as_unavailable(exc)) is not None:
+            raise unavailable from exc
 
 
 @asynccontextmanager

@@ -150,7 +150,7 @@ class Courier:
             else:
                 dead.append(self._letter(parcel, outcome))
                 settled.append(parcel)
-            self._metrics.count(outcome)
+        self._metrics.count(outcomes)
         if dead:
             await self._patience.ask(ctx, lambda: self._letters.bury(dead))
             self._tell_of(dead)

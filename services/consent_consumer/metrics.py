@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections import Counter as Counts
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -67,9 +68,10 @@ class StreamMetrics:
         self._settled_at = metrics.settled_at.labels(stream)
         self.unavailable = metrics.unavailable.labels(stream)
 
-    def count(self, outcome: Outcome) -> None:
-        """Count one try."""
-        self._metrics.outcomes.labels(self.stream, outcome.verdict).inc()
+    def count(self, outcomes: Iterable[Outcome]) -> None:
+        """Count the tries of one call."""
+        for verdict, tries in Counts(outcome.verdict for outcome in outcomes).items():
+            self._metrics.outcomes.labels(self.stream, verdict).inc(tries)
 
     def settle(self, changes: int, *, dead: int) -> None:
         """Count changes that are done, and how many documents of them are dead letters now."""

@@ -30,10 +30,8 @@ from sandbox.journal import Operation, Record, read_journal
 from sandbox.salesforce import ControlError, SalesforceControl
 from sandbox.world import CAMPAIGNS, CONSENTS
 
-UNREADABLE: Final = (OSError, ValueError, asyncpg.PostgresError, PyMongoError, httpx.HTTPError, ControlError)
-"""Why a journal or a database cannot be read."""
-
 _SHOWN = 20
+_UNREADABLE: Final = (OSError, ValueError, asyncpg.PostgresError, PyMongoError, httpx.HTTPError, ControlError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +220,7 @@ async def _main() -> int:
     try:
         record = read_journal(arguments.journal)
         holdings = await _read(arguments)
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         print(f"audit FAILED: not everything can be read: {type(error).__name__}: {error}")
         return 1
     verdict = audit(record, holdings, failures_allowed=arguments.failures_allowed)

@@ -100,7 +100,7 @@ class CampaignBooks:
         name = f"the answer to request {attempt.number} ({attempt.operation})"
         try:
             row = CampaignRow.of(answer.body)
-        except (KeyError, TypeError, ValueError):
+        except ValueError:
             self._wrong_answers.append(f"{name} is no campaign")
             return
         is_new = attempt.operation is Operation.CREATE_CAMPAIGN

@@ -14,6 +14,7 @@ OBJECT_OF: Final = {MASTERS: "ConsentMaster__c", DETAILS: "ConsentDetail__c"}
 """Which object of Salesforce stands for which collection."""
 
 _CAMPAIGNS: Final = "campaigns"
+_TIMES: Final = ("starts_at", "ends_at", "created_at", "updated_at")
 _DEAD_LETTERS: Final = "consent_dead_letters"
 _TIMEOUT_SECONDS: Final = 60.0
 
@@ -37,11 +38,14 @@ class CampaignRow:
         """Read a campaign's document, or the body of an answer, whose times are text; other fields are left out.
 
         Raises:
-            KeyError, TypeError, ValueError: it is no campaign.
+            ValueError: it is no campaign.
         """
         values = {"campaign_id": content.get("_id"), **content}
-        row = {field.name: values[field.name] for field in fields(cls)}
-        times = {name: _time(row[name]) for name in ("starts_at", "ends_at", "created_at", "updated_at")}
+        try:
+            row = {field.name: values[field.name] for field in fields(cls)}
+            times = {name: _time(row[name]) for name in _TIMES}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{values['campaign_id']} is no campaign: {error!r}") from error
         return cls(**row | times)
 
 
@@ -72,6 +76,7 @@ async def read_documents(url: str, salesforce: SalesforceControl, *, campaigns: 
         consents: the name of the database of the consents.
 
     Raises:
+        ValueError: what is stored as a campaign is none.
         pymongo.errors.PyMongoError: MongoDB cannot be read.
         httpx.HTTPError, TimeoutError, ControlError: Salesforce cannot be read.
     """

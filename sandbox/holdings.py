@@ -126,7 +126,7 @@ async def read_platform(platform: Platform) -> Holdings:
 
     Raises:
         OSError, asyncpg.PostgresError: a database of PostgreSQL cannot be read.
-        pymongo.errors.PyMongoError, httpx.HTTPError, TimeoutError, ControlError: as `read_documents`.
+        ValueError, pymongo.errors.PyMongoError, httpx.HTTPError, TimeoutError, ControlError: as `read_documents`.
     """
     holdings = await read_holdings(platform.rewards_url, platform.coupons_url)
     if (side := platform.mongo_side) is None:

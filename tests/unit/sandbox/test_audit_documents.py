@@ -1,10 +1,11 @@
 """The audit has campaigns and consents in its verdict, and is not ok where they were left out."""
 
+import sys
 from dataclasses import replace
 
 import pytest
 
-from sandbox.audit import audit
+from sandbox.audit import _arguments, audit
 from sandbox.consent_document import MASTERS
 from sandbox.holdings import Holdings
 from sandbox.journal import Record
@@ -62,3 +63,15 @@ def test_broken_books_of_documents_fail_the_audit(*, is_about_campaigns: bool) -
     else:
         consents.dead_letters = 1
     assert len(audit(*_whole(campaigns, consents)).differences) == 1
+
+
+def test_half_of_what_is_to_be_read_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MongoDB without Salesforce says nothing of what arrived, and the other way round nothing of what was to."""
+    needed = ["audit", "--journal", "j", "--rewards", "r", "--coupons", "c"]
+    for half in ("--mongo", "--salesforce"):
+        monkeypatch.setattr(sys, "argv", [*needed, half, "url"])
+        with pytest.raises(SystemExit):
+            _arguments()
+        assert "belong together" in capsys.readouterr().err

@@ -179,6 +179,16 @@ def _tell_of_what_is_no_campaign(desk: _Desk) -> None:
     desk.campaigns.answer(desk.campaigns.ask(Operation.CREATE_CAMPAIGN, key="odd"), 201, {"starts_at": "soon"})
 
 
+def _tell_of_a_campaign_at_no_time(desk: _Desk) -> None:
+    body = desk.campaigns.told(desk.kept) | {"starts_at": 7}
+    desk.campaigns.answer(desk.campaigns.ask(Operation.CREATE_CAMPAIGN, key="odd"), 201, body)
+
+
+def _tell_of_a_campaign_at_some_time(desk: _Desk) -> None:
+    body = desk.campaigns.told(desk.kept) | {"starts_at": "soon"}
+    desk.campaigns.answer(desk.campaigns.ask(Operation.CREATE_CAMPAIGN, key="odd"), 201, body)
+
+
 _BREAKS: list[Callable[[_Desk], None]] = [
     _lose,
     _keep_a_deleted_one,
@@ -207,6 +217,8 @@ _BREAKS: list[Callable[[_Desk], None]] = [
     _tell_of_two_for_one_key,
     _tell_of_one_for_two_keys,
     _tell_of_what_is_no_campaign,
+    _tell_of_a_campaign_at_no_time,
+    _tell_of_a_campaign_at_some_time,
 ]
 
 

@@ -16,7 +16,11 @@ from tests.support.exposed_metrics import exposed_metrics
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
 COMMAND = re.compile(r"^docker compose exec coupon-consumer python -m services\.coupon_consumer (.*)$", re.MULTILINE)
-CONSENT_COMMAND = re.compile(r"^python -m services\.consent_consumer (.*)$", re.MULTILINE)
+CONSENT_COMMAND = re.compile(
+    r"^docker compose (?:exec consent-consumer python -m|run --rm --no-deps consent-consumer)"
+    r" services\.consent_consumer (.*)$",
+    re.MULTILINE,
+)
 # Five interpreters start to say what they expose: a busy machine takes its time.
 pytestmark = pytest.mark.timeout(120)
 SUFFIXES = {"counter": "_total", "info": "_info"}

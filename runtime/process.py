@@ -6,6 +6,7 @@ in every program, and its ``log.Fatal`` skips deferred calls; here everything is
 """
 
 import asyncio
+import gc
 import os
 import platform
 import sys
@@ -130,6 +131,7 @@ def run(settings_type: type[SettingsT], application_type: ApplicationType[Settin
     started_at = time.monotonic()
     log.info("Process started", pid=os.getpid(), python=platform.python_version())
     hard_stop = HardStop()
+    gc.freeze()  # what is loaded stays for good: to look through it at each collection took up to a fifth of the time
     status = EXIT_FAILED
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

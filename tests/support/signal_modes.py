@@ -1,6 +1,7 @@
 """What the application for tests of ``runtime.process`` does: one mode a test."""
 
 import asyncio
+import gc
 import sys
 import threading
 import time
@@ -45,7 +46,7 @@ class ModeApplication:
         if mode == "raises":
             raise ValueError("broken on purpose")
         process.health.set_ready()
-        log.info("Working")
+        log.info("Working", frozen=gc.get_freeze_count())
         if mode == "eats its cancel":
             await self._eat()
         if mode == "blocks the loop":

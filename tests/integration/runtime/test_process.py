@@ -117,6 +117,14 @@ def test_a_signal_begins_an_orderly_stop_that_is_logged_phase_by_phase(log: Path
         assert run.wait_for("Received shutdown signal")["signal"] == number.name
 
 
+def test_what_is_loaded_is_no_longer_looked_through_by_the_collector(log: Path) -> None:
+    """When the application works, the objects of the modules are frozen: a collection passes them over."""
+    with running(log, "orderly") as run:
+        assert run.wait_for("Working")["frozen"] > 10_000
+        run.send(Signals.SIGTERM)
+        assert run.end() == 0
+
+
 @pytest.mark.parametrize("delay_ms", [0, 10, 50, 100, 200, 400, 800])
 def test_a_signal_at_any_moment_of_the_start_ends_with_status_0(log: Path, delay_ms: int) -> None:
     """From the process's first word on no moment exists at which SIGTERM hangs it, kills it or is lost."""

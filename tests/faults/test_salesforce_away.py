@@ -156,7 +156,8 @@ async def test_slow_salesforce_bounds_the_calls_and_a_stop_waits_for_those_in_ha
         late.end()
         async with scene.consumer() as consumer:
             fault_report.judge(ended, await scene.finish(consumer))
-        assert replays(scene.world) == 0
+        # A detail that waits for its master holds the place of its stream, and what was told behind it is told again.
+        assert replays(scene.world, CONSENT_MASTER) == 0
         assert len([*scene.salesforce.applied()]) > told
         assert await scene.letters() == {}
     fault_report.measure(stopped=f"{seconds:.1f} s")

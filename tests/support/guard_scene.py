@@ -30,7 +30,7 @@ from tests.support.reward_store_contract import id_of, some_order, some_reward
 from tests.support.reward_store_process import Place, open_reward_store
 from tests.support.reward_world import PostgresWorld
 from tests.support.servers import create_topic
-from tests.support.service_process import HttpServiceProcess
+from tests.support.service_process import HttpServiceProcess, ServiceProcess
 from tests.support.topic_reader import read_whole_topic
 
 KILLS: Final = 20
@@ -90,7 +90,7 @@ async def wait_ready_or_dead(service: HttpServiceProcess) -> None:
     await eventually(is_either, seconds=40, pause_seconds=0.05)
 
 
-async def wait_frozen(service: HttpServiceProcess) -> None:
+async def wait_frozen(service: ServiceProcess) -> None:
     """Wait until a process has stopped itself."""
     stat = Path(f"/proc/{service.process.pid}/stat")
     await eventually(lambda: stat.read_text().rpartition(") ")[2].startswith("T"), seconds=40)

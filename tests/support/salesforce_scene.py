@@ -1,6 +1,7 @@
 """A consumer at work between real documents and a Salesforce in this process, which is about to misbehave."""
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Final
 
 from sandbox.salesforce import Fault, FaultKind, Salesforce
 from sandbox.servers import MongoServer
+from services.consent_consumer.record import MASTER_OBJECT
 from services.consent_consumer.store import DEAD_LETTERS
 from tests.support.consent_consumer_process import ConsentWorld
 from tests.support.consent_judge import judge_consents, judge_positions, wait_carried
@@ -74,6 +76,23 @@ class SalesforceScene:
         """Write, and wait until all that was written so far has arrived or is dead."""
         await self.members.act_times(writes)
         await wait_carried(self.world, self.members)
+
+    async def while_a_call_is_late(
+        self, first: Callable[[], Awaitable[object]], then: Callable[[], Awaitable[object]], *, seconds: float = 4.0
+    ) -> None:
+        """Do one thing whose call about consents Salesforce then holds back, and another one before it is served.
+
+        On a machine so slow that the call is served first, both are done again with a longer delay.
+        """
+        while True:
+            began = time.monotonic()
+            late = self.inject(FaultKind.SLOW, object_type=MASTER_OBJECT, seconds=seconds, calls=1)
+            await first()
+            await late.wait_over()
+            await then()
+            if time.monotonic() - began < seconds:
+                return
+            seconds *= 4
 
     async def letters(self) -> dict[str, str]:
         """Return the class of each dead letter by its document's id, as text."""

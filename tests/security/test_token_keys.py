@@ -6,6 +6,7 @@ import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,13 +18,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from deploy.settings import MigrateSettings
-from sandbox.servers import PostgresServer
+from sandbox.servers import MongoServer, PostgresServer
 from sandbox.servers.address import free_port
+from tests.support.campaign_api_process import mongo_variables
+from tests.support.mongo_settings import open_mongo_database
 from tests.support.service_process import HttpServiceProcess, open_service, postgres_variables
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-PATH: Final = "/v1/members/m-1/coupons"
+PATHS: Final = {"coupon_api": "/v1/members/m-1/coupons", "campaign_api": "/v1/campaigns"}
 NOW: Final = int(time.time())
 CLAIMS: Final[dict[str, Any]] = {"sub": "m-1", "scope": "member", "iat": NOW, "exp": NOW + 86_400}
 
@@ -87,31 +90,41 @@ def keys() -> Keys:
     return Keys()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PATHS)
 async def client(
-    postgres: PostgresServer, databases: MigrateSettings, keys: Keys, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    postgres: PostgresServer,
+    mongo: MongoServer,
+    databases: MigrateSettings,
+    keys: Keys,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a coupon_api that knows the public key alone."""
+    """A client of each API in turn, which knows the public key alone, at a page that a member may read."""
+    service: str = request.param
     directory: Path = tmp_path_factory.mktemp("keys")
     file = directory / "public.pem"
     file.write_bytes(keys.public_pem)
     variables = {
-        **postgres_variables(postgres, databases.coupons_database, "coupon_api"),
         "AUTH__ALGORITHM": "RS256",
         "AUTH__PUBLIC_KEY_FILE": str(file),
         "HTTP__PORT": str(free_port()),
         "ADMIN__PORT": str(free_port()),
     }
-    async with (
-        open_service(HttpServiceProcess, "coupon_api", directory, variables) as service,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}", verify=False) as client,  # noqa: S501 - plain HTTP
-    ):
-        await service.wait_readiness(200)
-        yield client
+    async with AsyncExitStack() as stack:
+        if service == "coupon_api":
+            variables |= postgres_variables(postgres, databases.coupons_database, service)
+        else:
+            variables |= mongo_variables(await stack.enter_async_context(open_mongo_database(mongo)))
+        process = await stack.enter_async_context(open_service(HttpServiceProcess, service, directory, variables))
+        await process.wait_readiness(200)
+        url = f"http://127.0.0.1:{process.port}{PATHS[service]}"
+        client = httpx.AsyncClient(base_url=url, verify=False)  # noqa: S501 - plain HTTP
+        yield await stack.enter_async_context(client)
 
 
 async def _get(client: httpx.AsyncClient, token: str) -> httpx.Response:
-    return await client.get(PATH, headers={"authorization": f"Bearer {token}"})
+    page = str(client.base_url).rstrip("/")  # httpx ends a base with a stroke, which would be another path
+    return await client.get(page, headers={"authorization": f"Bearer {token}"})
 
 
 async def test_token_of_the_private_key_is_taken(client: httpx.AsyncClient, keys: Keys) -> None:

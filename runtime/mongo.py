@@ -7,7 +7,7 @@ transaction one for all of it, and a cancel of the task ends the call: PyMongo c
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, TypeVar, TypeVarTuple
@@ -22,7 +22,7 @@ from pymongo.operations import IndexModel
 
 from patterns.context import Context
 from runtime.dependency import wait_for_dependency
-from runtime.errors import IndexConflictError
+from runtime.errors import IndexConflictError, PoolExhausted
 from runtime.logs import get_logger
 from runtime.metrics import StatisticsCollector, registry
 from runtime.mongo_client import Client, Document, PoolListener, build_client, settle
@@ -84,7 +84,7 @@ class MongoDatabase:
         self._renewal: asyncio.Task[None] | None = None
         self._renewed = 0
         self._is_closed = False
-        self._call = _Call(self._renew_client)
+        self._call = _Call(self._renew_client, settings)
 
     @property
     def name(self) -> str:
@@ -100,8 +100,12 @@ class MongoDatabase:
         """Return a collection of the database; ask anew each time, do not keep it."""
         return self._client[self._settings.database][name]
 
-    def call(self) -> AbstractContextManager[None]:
+    def call(self) -> "_Call":
         """Turn what is a state of the server, inside of the block, into ``DependencyUnavailable``.
+
+        `async with` waits for its turn first, for one operation's time at most: as many blocks are entered at once as
+        the pool has connections, in the order in which they came. The driver's own queue has no order, so that under
+        load some wait for seconds while others come and go. Do not nest it, nor use it in a transaction.
 
         Each operation in the block has its own time. After an error of a write it is not known whether it happened,
         since its answer may be what was lost: repeat only what may happen twice.
@@ -129,11 +133,12 @@ class MongoDatabase:
 
         seconds = self._settings.operation_timeout_seconds
         # The driver keeps the deadline itself, and says what it waited for; Motor runs a transaction again for 120 s.
-        with self.call(), pymongo.timeout(seconds):
-            async with asyncio.timeout(seconds + _SLACK_SECONDS):
-                session: Session = await settle(self._client.start_session())
-                async with session:
-                    return await session.with_transaction(run)
+        async with self.call():
+            with pymongo.timeout(seconds):
+                async with asyncio.timeout(seconds + _SLACK_SECONDS):
+                    session: Session = await settle(self._client.start_session())
+                    async with session:
+                        return await session.with_transaction(run)
 
     async def create_indexes(self, indexes: Mapping[str, Sequence[IndexModel]]) -> None:
         """Create the indexes, by collection, that are not there; any number of processes may do so at once.
@@ -253,10 +258,30 @@ class MongoDatabase:
 class _Call:
     """See `MongoDatabase.call`; a class, since a stream enters it for each change, and a generator costs more."""
 
-    __slots__ = ("_renew_client",)
+    __slots__ = ("_renew_client", "_seconds", "_turns")
 
-    def __init__(self, renew_client: Callable[[], None]) -> None:
+    def __init__(self, renew_client: Callable[[], None], settings: MongoSettings) -> None:
         self._renew_client = renew_client
+        self._turns = asyncio.Semaphore(settings.pool_max)
+        self._seconds = settings.operation_timeout_seconds
+
+    async def __aenter__(self) -> None:
+        """Wait for a turn."""
+        if not self._turns.locked():
+            await self._turns.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise PoolExhausted(DEPENDENCY, f"no connection was free for {self._seconds:g} s") from error
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give the turn to whoever waits longest, then do as `__exit__`."""
+        self._turns.release()
+        self.__exit__(exc_type, exc, traceback)
 
     def __enter__(self) -> None:
         """Do nothing."""

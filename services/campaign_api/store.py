@@ -161,7 +161,7 @@ class MongoCampaignStore:
 
     async def find_campaign(self, campaign_id: str) -> CampaignView | None:
         """See `CampaignStore`."""
-        with self._database.call():
+        async with self._database.call():
             document = await self._campaigns.find_one({"_id": campaign_id})
         return None if document is None else view_of(document)
 
@@ -169,7 +169,7 @@ class MongoCampaignStore:
         self, wanted: CampaignFilter, limit: int, after: PagePosition | None
     ) -> list[CampaignView]:
         """See `CampaignStore`."""
-        with self._database.call():
+        async with self._database.call():
             found = self._campaigns.find(_filter(wanted, after), sort=_NEWEST_FIRST, limit=limit, batch_size=limit)
             return [view_of(document) for document in await found.to_list(None)]
 
@@ -207,7 +207,7 @@ class MongoCampaignStore:
             campaign, _now = await self._read(campaign_id)
             check_version(campaign, versions)
             check_deletable(campaign)
-            with self._database.call():
+            async with self._database.call():
                 result = await self._campaigns.delete_one(_as_read(campaign))
             if result.deleted_count:
                 self._reach("after-delete")
@@ -220,7 +220,7 @@ class MongoCampaignStore:
 
     async def _read(self, campaign_id: str) -> tuple[Campaign, datetime]:
         """Return the campaign, and what the time is where it is kept."""
-        with self._database.call():
+        async with self._database.call():
             document = await self._campaigns.find_one({"_id": campaign_id}, _WITH_NOW)
         if document is None:
             raise CampaignNotFoundError
@@ -230,7 +230,7 @@ class MongoCampaignStore:
         """Replace what was read by what it became, unless somebody else was faster; fields of others stay."""
         document = _document_of(changed)
         del document["_id"]
-        with self._database.call():
+        async with self._database.call():
             result = await self._campaigns.update_one(_as_read(campaign), {"$set": document})
         if not result.matched_count:
             return False
@@ -238,7 +238,7 @@ class MongoCampaignStore:
         return True
 
     async def _kept_answer(self, key: IdempotencyKey) -> StoredAnswer | None:
-        with self._database.call():
+        async with self._database.call():
             kept = await self._database.collection(KEYS).find_one({"_id": _key_id(key)})
         if kept is None:
             return None

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from patterns import ContextCancelled, background
-from runtime.errors import DependencyUnavailable, TransactionContended
+from runtime.errors import DependencyUnavailable, PoolExhausted, TransactionContended
 from runtime.mongo import MongoDatabase, Session, open_mongo
 from runtime.mongo_settings import MongoSettings
 from sandbox.servers import MongoServer
@@ -127,6 +127,46 @@ async def _begun(database: MongoDatabase) -> Session:
     session: Session = await settle(database.client.start_session())
     await settle(session.start_transaction())
     return session
+
+
+async def test_a_turn_comes_in_the_order_of_asking(any_driver: MongoSettings) -> None:
+    """Of two who share one connection each gets every second turn, however soon the other asks again."""
+    database = MongoDatabase(changed(any_driver, pool_max=1, operation_timeout_seconds=30))
+    turns: list[str] = []
+
+    async def ask(name: str) -> None:
+        for _ in range(20):
+            async with database.call():
+                await database.client.admin.command("ping")
+                turns.append(name)
+
+    try:
+        await asyncio.gather(ask("one"), ask("other"))
+    finally:
+        await database.aclose()
+    assert turns == ["one", "other"] * 20
+
+
+async def test_a_turn_that_does_not_come_in_time_is_an_exhausted_pool(any_driver: MongoSettings) -> None:
+    """Whoever waits as long as an operation may take is told so, and has taken nobody's turn."""
+    database = MongoDatabase(changed(any_driver, pool_max=1, operation_timeout_seconds=0.2))
+    try:
+        async with database.call():
+            with pytest.raises(PoolExhausted, match=r"no connection was free for 0\.2 s"):
+                async with database.call():
+                    raise AssertionError("there is one connection")
+            waiting = asyncio.create_task(_enter(database))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        await asyncio.wait_for(_enter(database), 30)
+    finally:
+        await database.aclose()
+
+
+async def _enter(database: MongoDatabase) -> None:
+    async with database.call():
+        pass
 
 
 async def test_a_stream_gives_the_changes_of_a_collection(database: MongoDatabase) -> None:

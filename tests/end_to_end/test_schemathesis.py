@@ -13,7 +13,7 @@ from sandbox.system import open_system
 
 SEED = 20_260_101
 EXAMPLES = 40
-SECONDS = 120
+SECONDS = 300
 
 
 @pytest.mark.parametrize("service", [one for one in Service if one.serves_members])

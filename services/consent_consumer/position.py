@@ -5,6 +5,7 @@ with a `sync.Mutex`; here no method waits between two of its steps, so one event
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,21 +40,33 @@ class StreamLedger:
     """The events of one stream that were read and not passed yet; for the tasks of one event loop, with one reader.
 
     Args:
-        in_flight_max: How many events may be held at once, and so how many are read again after a death at most (and
-            those since the last save). A settled event is held as long as one before it is not settled.
+        in_flight_max: How many events may be held at once. A settled event is held as long as one before it is not
+            settled.
         begin: Where the stream was opened; None before the first position is known.
+        unsaved_max: How many events may be passed and not saved; None where nothing is saved. With those that are held
+            they are what is read again after a death.
         clock: Seconds, for the ages.
 
     Raises:
-        ValueError: `in_flight_max` is below 1.
+        ValueError: A bound is below 1.
     """
 
     def __init__(
-        self, in_flight_max: int, begin: Position | None = None, *, clock: Callable[[], float] = monotonic
+        self,
+        in_flight_max: int,
+        begin: Position | None = None,
+        *,
+        unsaved_max: int | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         if in_flight_max < 1:
             raise ValueError("in_flight_max must be 1 or more")
+        if unsaved_max is not None and unsaved_max < 1:
+            raise ValueError("unsaved_max must be 1 or more")
         self._in_flight_max = in_flight_max
+        self._unsaved_max = math.inf if unsaved_max is None else unsaved_max
+        self._unsaved = 0
+        self._offered = 0
         self._clock = clock
         self._held: deque[_Entry] = deque()
         self._unsettled: dict[int, _Entry] = {}
@@ -65,6 +78,7 @@ class StreamLedger:
         self._has_room.set()
         self._is_settled = asyncio.Event()
         self._is_settled.set()
+        self._is_due = asyncio.Event()
 
     async def register(self, position: Position) -> int:
         """Take the next event in, as soon as there is room, and return its number for `settle`.
@@ -74,7 +88,8 @@ class StreamLedger:
         Raises:
             ValueError: The event is older than the one before, which a stream never gives: do not go on.
         """
-        await self._has_room.wait()
+        while not self._has_room.is_set():  # what a save has made may be gone again before this task's turn
+            await self._has_room.wait()
         return self.register_nowait(position)
 
     def register_nowait(self, position: Position) -> int:
@@ -84,7 +99,7 @@ class StreamLedger:
             WouldBlock: There is no room.
             ValueError: As `register`.
         """
-        if len(self._held) >= self._in_flight_max:
+        if not self._has_room.is_set():
             raise WouldBlock
         if self._read is not None and position.cluster_time < self._read.cluster_time:
             raise ValueError(f"an event of {position.cluster_time} behind one of {self._read.cluster_time}")
@@ -94,8 +109,7 @@ class StreamLedger:
         self._unsettled[self._registered] = entry
         self._is_settled.clear()
         self._registered += 1
-        if len(self._held) >= self._in_flight_max:
-            self._has_room.clear()
+        self._note_room()
         return self._registered - 1
 
     def settle(self, number: int) -> None:
@@ -110,14 +124,18 @@ class StreamLedger:
         entry.is_settled = True
         while self._held and self._held[0].is_settled:
             self._passed = self._held.popleft().position
-        if len(self._held) < self._in_flight_max:
-            self._has_room.set()
+            self._unsaved += 1
+        self._note_room()
         if not self._unsettled:
             self._is_settled.set()
 
     async def wait_settled(self) -> None:
         """Return when every event that was registered is settled."""
         await self._is_settled.wait()
+
+    async def wait_due(self) -> None:
+        """Return when so much is passed and not saved that a save should not wait for its time."""
+        await self._is_due.wait()
 
     def quiet(self, token: Mapping[str, Any], cluster_time: Timestamp | None = None) -> None:
         """Note the stream's own latest token, of a time when it had nothing more to give (`postBatchResumeToken`).
@@ -143,11 +161,15 @@ class StreamLedger:
 
         That is behind the last event of the settled prefix, and when nothing is unsettled behind the quiet time since.
         """
+        self._offered = self._unsaved
         return None if self._passed == self._saved else self._passed
 
     def saved(self, position: Position) -> None:
-        """Note what was saved, as `savable` gave it."""
+        """Note what was saved, as `savable` gave it last."""
         self._saved = position
+        self._unsaved -= self._offered
+        self._offered = 0
+        self._note_room()
 
     def statistics(self) -> StreamLedgerStatistics:
         """Return what the ledger holds at this moment."""
@@ -158,3 +180,14 @@ class StreamLedger:
             unsettled=len(self._unsettled),
             oldest_seconds=self._clock() - self._held[0].registered_at if self._held else 0.0,
         )
+
+    def _note_room(self) -> None:
+        _put(self._has_room, len(self._held) < self._in_flight_max and self._unsaved < self._unsaved_max)
+        _put(self._is_due, self._unsaved >= self._unsaved_max / 2)
+
+
+def _put(event: asyncio.Event, is_so: bool) -> None:
+    if is_so:
+        event.set()
+    else:
+        event.clear()

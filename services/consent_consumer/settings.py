@@ -73,8 +73,8 @@ class ConsentConsumerSettings(ProcessSettings):
         on_lost_token: what a stream does when its changes are gone from the oplog: end the process with the position
             kept, or read the whole collection anew. To leave changes out is an operator's command, no setting.
         batch_events: how many events one call of Salesforce takes.
-        in_flight_max: how many events of a stream may be read and not settled; read again after a death, at most,
-            with those since the last save.
+        in_flight_max: how many events of a stream may be read and not settled, and how many settled and not saved: both
+            are read again after a death.
         resync_documents: how many documents of a collection are read at once.
         save_seconds: between two saves of a position.
         check_seconds: between two looks at the database, the oplog and the dead letters.

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -109,7 +110,7 @@ class ConsentStream:
 
     async def _follow(self, ctx: Context, lease: Lease, begin: Position) -> None:
         settings = self._settings
-        self._ledger = StreamLedger(settings.in_flight_max, begin)
+        self._ledger = StreamLedger(settings.in_flight_max, begin, unsaved_max=settings.in_flight_max)
         self._reader = ChangeReader(
             self._places.database,
             self.name,
@@ -159,14 +160,22 @@ class ConsentStream:
         return position
 
     async def _keep_saving(self, ctx: Context, lease: Lease) -> None:
-        """Save again and again how far the stream has come, until the context ends."""
+        """Save how far the stream has come, again and again, and sooner where much is settled, until the context ends.
+
+        While no save goes through, changes are carried up to the bound of what may be read again.
+        """
         try:
             while True:
-                await ctx.run(asyncio.sleep(self._settings.save_seconds))
+                await ctx.run(self._wait_due())
                 await self._patience.ask(ctx, lambda: self._save(lease))
         except ContextError:
             if not ctx.is_done:
                 raise
+
+    async def _wait_due(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.save_seconds):
+                await self._ledger.wait_due()
 
     async def _save(self, lease: Lease) -> None:
         position = self._ledger.savable()

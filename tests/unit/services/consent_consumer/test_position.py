@@ -160,6 +160,89 @@ def test_bound_below_one_is_refused() -> None:
     """A ledger that holds nothing would wait for ever."""
     with pytest.raises(ValueError, match="in_flight_max"):
         StreamLedger(0)
+    with pytest.raises(ValueError, match="unsaved_max"):
+        StreamLedger(1, unsaved_max=0)
+
+
+def test_reader_waits_until_what_is_settled_is_saved() -> None:
+    """While no save goes through no more is read than the bound; a save makes room for what it covers, and no more."""
+
+    async def scene() -> None:
+        ledger = StreamLedger(10, unsaved_max=2)
+        for number in (1, 2):
+            ledger.settle(await ledger.register(place(number)))
+        reader = asyncio.create_task(ledger.register(place(3)))
+        await asyncio.sleep(3_600)
+        assert not reader.done()
+        saving = ledger.savable()
+        assert saving == place(2)
+        ledger.saved(saving)
+        ledger.settle(await reader)
+        ledger.settle(await ledger.register(place(4)))
+        with pytest.raises(WouldBlock):
+            ledger.register_nowait(place(5))
+
+    bubble(scene)
+
+
+def test_reader_waits_on_when_room_is_gone_before_its_turn() -> None:
+    """A save makes room and what was held takes it, both before the reader that waits can run."""
+
+    async def scene() -> None:
+        ledger = StreamLedger(10, unsaved_max=1)
+        ledger.settle(await ledger.register(place(1)))
+        reader = asyncio.create_task(ledger.register(place(3)))
+        await asyncio.sleep(1)
+        saving = ledger.savable()
+        assert saving is not None
+        ledger.saved(saving)
+        ledger.settle(ledger.register_nowait(place(2)))
+        await asyncio.sleep(1)
+        assert not reader.done()
+        saving = ledger.savable()
+        assert saving is not None
+        ledger.saved(saving)
+        assert await reader == 2
+
+    bubble(scene)
+
+
+def test_a_save_covers_nothing_that_was_settled_while_it_was_under_way() -> None:
+    """That still counts as unsaved afterwards."""
+    ledger = StreamLedger(10, unsaved_max=2)
+    ledger.settle(ledger.register_nowait(place(1)))
+    saving = ledger.savable()
+    assert saving is not None
+    ledger.settle(ledger.register_nowait(place(2)))
+    ledger.saved(saving)
+    ledger.settle(ledger.register_nowait(place(3)))
+    with pytest.raises(WouldBlock):
+        ledger.register_nowait(place(4))
+
+
+def test_a_save_is_due_when_half_of_what_may_be_unsaved_is() -> None:
+    """So a stream at full speed is saved before it has to wait; where nothing is saved it never is due."""
+
+    async def scene() -> None:
+        ledger, unbounded = StreamLedger(10, unsaved_max=4), StreamLedger(10)
+        due = [asyncio.create_task(each.wait_due()) for each in (ledger, unbounded)]
+        for number in (1, 2):
+            assert not due[0].done()
+            for each in (ledger, unbounded):
+                each.settle(each.register_nowait(place(number)))
+            await asyncio.sleep(1)
+        assert [task.done() for task in due] == [True, False]
+        due[1].cancel()
+        saving = ledger.savable()
+        assert saving is not None
+        ledger.saved(saving)
+        again = asyncio.create_task(ledger.wait_due())
+        await asyncio.sleep(1)
+        assert not again.done()
+        again.cancel()
+        await asyncio.wait([again, due[1]])
+
+    bubble(scene)
 
 
 def test_reader_waits_until_the_first_event_is_settled() -> None:

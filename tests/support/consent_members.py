@@ -100,7 +100,7 @@ class ConsentMembers:
                 return await self._give()
             key = self._random.choice(list(self._living))
             if chance < 0.42:
-                return await self._delete(key)
+                return await self._take_back(key)
             if chance < 0.55:
                 return await self._put(key[0], dict(self._living[key]))
             if key[0] == CONSENT_DETAIL:
@@ -137,6 +137,14 @@ class ConsentMembers:
         if not await self._put(CONSENT_MASTER, master(document_id, channel=channel, member_id=f"m-{number}")):
             return False
         return await self._put(CONSENT_DETAIL, detail(f"d-{number}", document_id))
+
+    async def _take_back(self, key: Key) -> bool:
+        """Delete a document; of a master its details first, which could never be carried without it."""
+        master_id = self._living[key]["_id"]
+        of_it = [other for other, one in self._living.items() if "master_id" in one and one["master_id"] == master_id]
+        for other in of_it:
+            await self._delete(other)
+        return await self._delete(key)
 
     async def _put(self, collection: str, document: Content) -> bool:
         document["changed_at"] = self._now()

@@ -8,10 +8,14 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
+from pymongo import AsyncMongoClient
 
 from sandbox.instance import COUPON_FLOW, Service
 from sandbox.seed import make_seed, plant
 from sandbox.system import System, open_system, secret_file
+from services.consent_consumer.change_stream import CONSENT_MASTER
+from services.consent_consumer.record import MASTER_OBJECT
+from tests.support.consent_consumer_process import master
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
 from tests.support.judgement import Rule, judge, judge_end, judge_time
@@ -22,6 +26,7 @@ from tests.support.service_process import ServiceProcess, open_service
 END_SECONDS = 60.0
 BACK_SECONDS = 30.0
 SETTINGS_ERROR = 78
+ON_MONGO = tuple(service for service in Service if service.needs_mongo)
 
 
 def _wrong(database: str, number: str) -> dict[str, str]:
@@ -117,3 +122,61 @@ async def test_rotated_secrets_need_no_restart(tmp_path: Path, fault_report: Fau
         fault_report.judge(*ends)
     assert cancelled.status_code == HTTPStatus.OK, cancelled.text
     fault_report.measure(first_success=f"{seconds:.1f} s")
+
+
+async def _rotate_mongo_passwords(system: System) -> None:
+    """Give each service's user of MongoDB another password, write its file, and end every connection by a restart."""
+    assert system.mongo_servers is not None
+    mongo = system.mongo_servers.mongo
+    async with mongo.connect() as client:
+        for service in ON_MONGO:
+            password = secrets.token_urlsafe(24)
+            await client.admin.command("updateUser", service.value, pwd=password)
+            (system.directory / "secrets" / f"{service}-mongo-password").write_text(password)
+    await mongo.stop()
+    await mongo.start()
+    await mongo.wait_for_primary()
+
+
+async def _carry(system: System, name: str) -> None:
+    """Write a consent as a member's app does, and wait until Salesforce has it."""
+    side = system.mongo_side
+    assert side is not None
+    async with AsyncMongoClient[dict[str, object]](side.writer_url) as client:
+        await client[side.consents][CONSENT_MASTER].insert_one(master(name))
+
+    async def has_arrived() -> bool:
+        return await side.salesforce.record(MASTER_OBJECT, f"s:{name}") is not None
+
+    await eventually(has_arrived, seconds=END_SECONDS, pause_seconds=0.1)
+
+
+async def _list_campaigns(system: System) -> int:
+    url = f"{system.base_url(Service.CAMPAIGN_API)}/v1/campaigns"
+    token = system.token("m-1")
+    answer = await system.client.request("GET", url, headers={"authorization": f"Bearer {token}"}, timeout=BACK_SECONDS)
+    return answer.status_code
+
+
+@pytest.mark.fault("X6", "passwords of MongoDB's users rotated, every connection ended")
+async def test_rotated_passwords_of_mongodb_need_no_restart(tmp_path: Path, fault_report: FaultReport) -> None:
+    """The same processes read their files anew when they are refused: campaigns are served, and consents carried."""
+    async with open_system(tmp_path) as system:
+        processes = [(await system.start(service)).process.pid for service in ON_MONGO]
+        await _carry(system, "before")
+        await _rotate_mongo_passwords(system)
+        began = time.monotonic()
+
+        async def is_served() -> bool:
+            return await _list_campaigns(system) == HTTPStatus.OK
+
+        await eventually(is_served, seconds=END_SECONDS, pause_seconds=0.1)
+        await _carry(system, "after")
+        fault_report.judge(judge(Rule.NOTHING_LOST))
+        seconds = time.monotonic() - began
+        fault_report.judge(judge_time("coming back", seconds, at_most=END_SECONDS))
+        running = [instance.process.pid for instance in system.instances if instance.process.is_running]
+        fault_report.judge(judge(Rule.RIGHT_END, [] if running == processes else ["a service was restarted"]))
+        await system.stop_services()
+        fault_report.judge(*(judge_end(one.name, one.status, "", wanted=(0, "")) for one in system.ended))
+    fault_report.measure(back_after=f"{seconds:.1f} s")

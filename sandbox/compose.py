@@ -332,10 +332,14 @@ def _published(ports: dict[str, Any], port: int) -> str:  # Any: JSON
 
 
 def _free_ports() -> dict[str, str]:
-    """Choose a free range of ports for each variable of docker-compose.yml, below those that the kernel hands out."""
+    """Choose a free range of ports for each variable of docker-compose.yml.
+
+    They are below those that the kernel hands out, and below those of `free_port`: a stack takes some time until it
+    listens, and other processes look for ports meanwhile.
+    """
     total = sum(_RANGES.values())
     for _ in range(100):
-        first = random.randrange(20_000, 30_000)  # noqa: S311 - no secret
+        first = random.randrange(10_000, 15_000 - total)  # noqa: S311 - no secret
         if all(_is_free(port) for port in range(first, first + total)):
             break
     else:

@@ -18,6 +18,7 @@ last event that was read, for as long as that takes. And a place that the server
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Final
 
 from pymongo.errors import InvalidOperation, OperationFailure
@@ -109,6 +110,14 @@ async def _pass_on(ctx: Context, reader: "ChangeReader", changes: Channel[Change
         await changes.send(await reader.read(ctx))
 
 
+class _Reading(IntEnum):
+    """How the next event is asked for. An answer that is too large fails as a whole, whichever of its events it is."""
+
+    BATCHES = 0
+    ALONE = 1
+    KEYS = 2
+
+
 class ChangeReader:
     """One stream of changes, opened anew as often as it takes; for one task.
 
@@ -142,6 +151,7 @@ class ChangeReader:
         self._events_max = events_max
         self._backoff = Backoff(retry.first_seconds, retry.most_seconds)
         self._source: ChangeStream | None = None
+        self._reading = _Reading.BATCHES
         self._failure: DependencyUnavailable | None = None
 
     async def read(self, ctx: Context) -> Change:
@@ -192,8 +202,9 @@ class ChangeReader:
             event = await self._try_next()
         except OperationFailure as error:
             await self.aclose()
-            if error.code == _TOO_LARGE:
-                return await self._read_key(), False
+            if error.code == _TOO_LARGE and self._reading is not _Reading.KEYS:
+                self._reading = _Reading(self._reading + 1)
+                return None
             if error.code not in _MENDED_BY_OTHERS:
                 raise PositionLostError(self.stream, error.code, error.code in _HISTORY_LOST) from error
             await self._wait(DependencyUnavailable(DEPENDENCY, f"{type(error).__name__} ({error.code})"))
@@ -204,13 +215,21 @@ class ChangeReader:
         else:
             self._failure = None
             self._backoff.reset()
-            return None if event is None else (event, True)
+            return None if event is None else (event, await self._is_whole())
         return None
+
+    async def _is_whole(self) -> bool:
+        """Say whether the event that was read has its document, and read in batches from now on."""
+        is_whole = self._reading is not _Reading.KEYS
+        if self._reading is not _Reading.BATCHES:
+            self._reading = _Reading.BATCHES
+            await self.aclose()
+        return is_whole
 
     async def _try_next(self) -> Event | None:
         with self._database.call():
             if self._source is None:
-                self._source = await _STREAMS[self.stream](self._database, self._position, self._events_max)
+                self._source = await self._open_source()
             event = await self._source.try_next()
             if event is None:
                 self._note_quiet(self._source)
@@ -219,16 +238,11 @@ class ChangeReader:
                 self._source = None
             return event
 
-    async def _read_key(self) -> Event:
-        """Return the event that was too large, without its document, by a stream that asks for nothing else."""
-        with self._database.call():
-            source = await _open(self._database, self.stream, self._position, 1, ())
-            try:
-                while (event := await source.try_next()) is None:
-                    pass
-            finally:
-                await source.close()
-        return event
+    async def _open_source(self) -> ChangeStream:
+        if self._reading is _Reading.KEYS:
+            return await _open(self._database, self.stream, self._position, 1, ())
+        events_max = self._events_max if self._reading is _Reading.BATCHES else 1
+        return await _STREAMS[self.stream](self._database, self._position, events_max)
 
     def _note_quiet(self, source: ChangeStream) -> None:
         """Move on with a stream that has nothing to give: its own token goes on all the same."""

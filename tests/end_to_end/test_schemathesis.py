@@ -16,6 +16,7 @@ EXAMPLES = 40
 SECONDS = 300
 
 
+@pytest.mark.timeout(SECONDS + 120)
 @pytest.mark.parametrize("service", [one for one in Service if one.serves_members])
 @pytest.mark.parametrize("is_operator", [False, True], ids=["member", "operator"])
 async def test_generated_requests_get_the_answers_that_the_document_declares(

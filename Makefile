@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 SECONDS_OF_TRAFFIC := $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),)
 READY := $(VENV)/.locked
 
-.PHONY: help demo demo-compose check test test-containers test-compose faults soak mutants audit bench links token lock format clean
+.PHONY: help demo demo-compose check test test-containers test-compose faults soak drill-lost-token mutants audit bench links token lock format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements/dev.txt
 	@test -n "$(PYTHON)" || { echo "This needs Python 3.11 to 3.14, and found none (Debian: apt-get install python3 python3-venv)." >&2; exit 1; }
@@ -53,6 +53,9 @@ faults: $(READY) ## every fault, row by row: what was injected and which rules h
 
 soak: $(READY) ## orderly stops under load (STOPS=1000), or random faults with an audit at the end (MINUTES=60)
 	$(BIN)/python -m tests.soak $(if $(STOPS),--stops $(STOPS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+drill-lost-token: $(READY) ## let an oplog forget what the consent consumer has not read, and see what each policy makes of it
+	@exec $(BIN)/python -m tests.drills
 
 mutants: $(READY) ## small faults in patterns/, one at a time: each must be noticed by a test or explained in docs/mutants.md
 	$(BIN)/python -m tests.mutation

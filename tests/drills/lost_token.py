@@ -49,15 +49,21 @@ async def open_forgetful(directory: Path) -> AsyncIterator[tuple[ConsentWorld, C
         yield world, members
 
 
-async def roll_over(world: ConsentWorld, *, behind: Mapping[str, Any], tell: Tell) -> None:  # Any: BSON
-    """Write beside the consents until the oplog no longer has what came behind a resume token; it takes a minute."""
+async def roll_over(
+    world: ConsentWorld,
+    *,
+    behind: Mapping[str, Any],  # Any: BSON
+    tell: Tell,
+    stream: str = CONSENT_MASTER,
+) -> None:
+    """Write beside the consents until the oplog has no more what came behind a stream's token; it takes a minute."""
     tell(f"the oplog holds {_OPLOG_MB} MB: other collections are written to until it has forgotten")
     noise = world.database.collection("noise")
 
     async def is_forgotten() -> bool:
         with world.database.call():
             await noise.insert_many([{"x": "x" * _NOISE_BYTES} for _ in range(5)])
-        return await _is_lost(world, behind)
+        return await _is_lost(world, stream, behind)
 
     await eventually(is_forgotten, seconds=_FORGOTTEN_SECONDS, pause_seconds=0.2)
 
@@ -102,11 +108,15 @@ async def read_too_slowly(directory: Path, tell: Tell) -> Judgement:
         return ended | await _resync(world, members, tell)
 
 
-async def token_of(world: ConsentWorld) -> Mapping[str, Any]:  # Any: BSON
-    """Return the stored token of the stream of masters."""
-    saved = await MongoConsentStore(world.database).find_position(CONSENT_MASTER)
+async def token_of(world: ConsentWorld, stream: str = CONSENT_MASTER) -> Mapping[str, Any]:  # Any: BSON
+    """Return a stream's stored token.
+
+    Raises:
+        LookupError: It has none yet.
+    """
+    saved = await MongoConsentStore(world.database).find_position(stream)
     if saved is None or saved.position is None or saved.position.token is None:
-        raise LookupError("the stream has no token yet")
+        raise LookupError(f"{stream} has no token yet")
     return saved.position.token
 
 
@@ -170,10 +180,10 @@ async def _skip(world: ConsentWorld, members: ConsentMembers, tell: Tell) -> Jud
     return ended | judge(Rule.RIGHT_END, refused) | judge(Rule.NOTHING_LOST, wrong) | await judge_positions(world)
 
 
-async def _is_lost(world: ConsentWorld, token: Mapping[str, Any]) -> bool:  # Any: BSON
+async def _is_lost(world: ConsentWorld, name: str, token: Mapping[str, Any]) -> bool:  # Any: BSON
     try:
         with world.database.call():
-            stream = await world.database.watch([], collection=CONSENT_MASTER, resume_after=token)
+            stream = await world.database.watch([], collection=name, resume_after=token)
             await stream.close()
     except OperationFailure as error:
         if error.code != _AWAY_TOO_LONG:

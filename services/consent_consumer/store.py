@@ -220,7 +220,10 @@ class MongoConsentStore:
         """See `ConsentStore`; of the primary. This asks for a right to the server's numbers, not to the oplog."""
         with waiting_helps(self._database):
             status = await self._database.client.admin.command({"serverStatus": 1, "oplog": 1, **_NO_OTHER_NUMBERS})
-        oplog = status["oplog"]
+        oplog = status.get("oplog")
+        # A server that cannot look at once, since something is locked, gives a beginning of zero.
+        if oplog is None or not oplog["earliestOptime"].time:
+            raise DependencyUnavailable(DEPENDENCY, "the server does not say how far its oplog reaches")
         return OplogSpan(oplog["earliestOptime"], oplog["latestOptime"])
 
     async def take_position(self, stream: str, fence: int) -> Position | None:

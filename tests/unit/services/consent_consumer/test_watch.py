@@ -3,7 +3,8 @@
 import asyncio
 import math
 from collections.abc import Mapping
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import pytest
 from bson import Timestamp
@@ -12,9 +13,10 @@ from structlog.testing import capture_logs
 
 from patterns import background, bubble, wait_idle
 from runtime.errors import DependencyUnavailable
+from runtime.mongo import MongoDatabase
 from services.consent_consumer.change_stream import CONSENT_DETAIL, CONSENT_MASTER
 from services.consent_consumer.metrics import ConsentMetrics
-from services.consent_consumer.store import OplogSpan, Position, SavedPosition
+from services.consent_consumer.store import MongoConsentStore, OplogSpan, Position, SavedPosition
 from services.consent_consumer.watch import Watch, reached
 from tests.support.consent_letter_contract import some_letter
 from tests.support.consent_store_contract import position
@@ -99,6 +101,34 @@ def test_a_watch_that_sees_nothing_shows_nothing_and_says_so_once() -> None:
     with capture_logs() as lines:
         bubble(run)
     assert [line["event"] for line in lines] == ["The oplog and the dead letters are not seen"]
+
+
+class Server:
+    """A database whose server says this of itself."""
+
+    def __init__(self, status: Mapping[str, Any]) -> None:
+        self.client = self.admin = self
+        self._status = status
+
+    def call(self) -> AbstractContextManager[None]:
+        """Let it answer."""
+        return nullcontext()
+
+    async def command(self, _: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Answer."""
+        return self._status
+
+
+@pytest.mark.parametrize(
+    "status",
+    [{"ok": 1}, {"oplog": {"earliestOptime": Timestamp(0, 0), "latestOptime": Timestamp(200, 1)}}],
+    ids=["no replica set", "a lock was taken"],
+)
+async def test_a_server_that_does_not_say_how_far_its_oplog_reaches_is_no_error(status: Mapping[str, Any]) -> None:
+    """The store takes it for no answer, so that the watch is blind for a moment, and nothing else."""
+    store = MongoConsentStore(cast("MongoDatabase", Server(status)))
+    with pytest.raises(DependencyUnavailable, match="how far its oplog reaches"):
+        await store.oplog_span()
 
 
 async def _away() -> OplogSpan:

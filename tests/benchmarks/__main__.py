@@ -1,7 +1,8 @@
 """Run the benchmarks, one after another, and write `docs/benchmarks.md`: `python -m tests.benchmarks [NAME ...]`.
 
-With names (`channel`, `pool`, ...) or a scale only that is measured, and the page is left alone. With
-`--servers compose` those of the flow run on the servers of docker-compose.yml, and the page's other column stays.
+With names (`channel`, `pool`, ...) or a scale only that is measured, and the page is left alone; MongoDB's alone are
+`python -m tests.benchmarks campaign_read consents`. With `--servers compose` those of the flow run on the servers of
+docker-compose.yml, and the page's other column stays.
 Status 1 when a goal is missed.
 """
 
@@ -15,8 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks import (
+    bench_campaign_read,
     bench_channel,
     bench_client,
+    bench_consents,
     bench_consumer,
     bench_coupon_read,
     bench_pool,
@@ -32,6 +35,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "pool": bench_pool.run,
     "client": bench_client.run,
     "coupon_read": bench_coupon_read.run,
+    "campaign_read": bench_campaign_read.run,
     "stop": bench_stop.run,
 }
 # What a broker decides; each takes the share of its records that is to be sent.
@@ -40,13 +44,14 @@ FLOW: dict[str, Callable[[float], list[Row]]] = {
     "producer": bench_producer.run,
     "relay": bench_relay.run,
 }
+SCALED: dict[str, Callable[[float], list[Row]]] = {**FLOW, "consents": bench_consents.run}
 
 
 def _measure(names: list[str], scale: float) -> list[Row]:
     rows: list[Row] = []
     for name in names:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        rows += PARTS[name]() if name in PARTS else FLOW[name](scale)
+        rows += PARTS[name]() if name in PARTS else SCALED[name](scale)
     return rows
 
 
@@ -60,11 +65,13 @@ def _show(rows: list[Row]) -> None:
 def main(arguments: list[str]) -> int:
     """Run what is named, or all that these servers can tell of, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Ratios measured in one run.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join([*PARTS, *FLOW]))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join([*PARTS, *SCALED]))
     parser.add_argument("--servers", type=Servers, choices=list(Servers), default=Servers.EMBEDDED)
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the records of the flow's benchmarks")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="share of the records, or of the changes, of what carries many"
+    )
     given = parser.parse_args(arguments)
-    known = [*PARTS, *FLOW] if given.servers is Servers.EMBEDDED else [*FLOW]
+    known = [*PARTS, *SCALED] if given.servers is Servers.EMBEDDED else [*FLOW]
     if unknown := [name for name in given.names if name not in known]:
         parser.error(f"no such benchmark on these servers: {', '.join(unknown)}; there are {', '.join(known)}")
     if not 0 < given.scale <= 1:

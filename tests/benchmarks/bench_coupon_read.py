@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-import statistics
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -16,12 +15,9 @@ from sandbox.instance import COUPON_FLOW, Service
 from sandbox.servers import KeptProcess, Program, start_process
 from sandbox.system import ROOT, System, open_system
 from services.coupon_api.store import FIND
-from tests.benchmarks.load import LoadResult, drive
+from tests.benchmarks.load import compare
 from tests.benchmarks.report import Row
 
-PAIRS = 7
-SECONDS = 4.0
-CONNECTIONS = 32
 COUPONS = 10_000
 MEMBER = "m-bench"
 
@@ -77,48 +73,16 @@ async def measure() -> list[Row]:
         async with open_system(Path(directory), services=COUPON_FLOW) as system:
             code = await plant_coupons(system.coupons_url)
             await system.start(Service.COUPON_API)
-            headers = {"Authorization": f"Bearer {system.token(MEMBER)}"}
-            bare: list[LoadResult] = []
-            ours: list[LoadResult] = []
             async with _bare_application(system) as bare_url:
-                addresses = [(bare_url, bare), (system.base_url(Service.COUPON_API), ours)]
-                for _ in range(PAIRS):
-                    for base_url, results in addresses:
-                        url = f"{base_url}/v1/coupons/{code}"
-                        results.append(await drive(url, headers=headers, connections=CONNECTIONS, seconds=SECONDS))
-    failures = sum(result.failures for result in (*bare, *ours))
-    if failures:
-        raise RuntimeError(f"{failures} requests were not answered with 200")
-    rates = [one.requests_per_second / other.requests_per_second for one, other in zip(ours, bare, strict=True)]
-    tails = [one.p99_ms / other.p99_ms for one, other in zip(ours, bare, strict=True)]
-    return [
-        Row(
-            "coupon read: rate against a bare ASGI application",
-            statistics.median(rates),
-            ">= 0.5",
-            f"{_rate(ours)} against {_rate(bare)} requests/s, {CONNECTIONS} connections; ratios {_span(rates)}",
-        ),
-        Row(
-            "coupon read: p99 against a bare ASGI application",
-            statistics.median(tails),
-            "<= 3",
-            f"{_p99(ours)} against {_p99(bare)} ms; ratios {_span(tails)}",
-        ),
-    ]
+                return await compare(
+                    "coupon read",
+                    bare_url=f"{bare_url}/v1/coupons/{code}",
+                    our_url=f"{system.base_url(Service.COUPON_API)}/v1/coupons/{code}",
+                    headers={"Authorization": f"Bearer {system.token(MEMBER)}"},
+                    rate_goal=">= 0.5",
+                )
 
 
 def run() -> list[Row]:
     """Measure, on an event loop of its own."""
     return asyncio.run(measure())
-
-
-def _rate(results: list[LoadResult]) -> str:
-    return f"{statistics.median(result.requests_per_second for result in results):,.0f}"
-
-
-def _p99(results: list[LoadResult]) -> str:
-    return f"{statistics.median(result.p99_ms for result in results):.1f}"
-
-
-def _span(ratios: list[float]) -> str:
-    return f"{min(ratios):.2f} to {max(ratios):.2f}"

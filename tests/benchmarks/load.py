@@ -1,10 +1,17 @@
-"""Drive one HTTP address with busy keep-alive connections and count what comes back."""
+"""Drive one HTTP address with busy keep-alive connections, count what comes back, and compare two that answer alike."""
 
 import asyncio
 import re
+import statistics
 import time
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+
+from tests.benchmarks.report import Row
+
+PAIRS = 7
+SECONDS = 4.0
+CONNECTIONS = 32
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
@@ -112,3 +119,47 @@ async def drive(
         p50_ms=ordered[len(ordered) // 2] * 1000,
         p99_ms=ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] * 1000,
     )
+
+
+async def compare(what: str, *, bare_url: str, our_url: str, headers: dict[str, str], rate_goal: str) -> list[Row]:
+    """Drive a bare application and ours in alternating pairs; compare their rates and their slowest hundredths.
+
+    Raises:
+        RuntimeError: an answer was not 200.
+    """
+    bare: list[LoadResult] = []
+    ours: list[LoadResult] = []
+    for _ in range(PAIRS):
+        for url, results in ((bare_url, bare), (our_url, ours)):
+            results.append(await drive(url, headers=headers, connections=CONNECTIONS, seconds=SECONDS))
+    failures = sum(result.failures for result in (*bare, *ours))
+    if failures:
+        raise RuntimeError(f"{failures} requests were not answered with 200")
+    rates = [one.requests_per_second / other.requests_per_second for one, other in zip(ours, bare, strict=True)]
+    tails = [one.p99_ms / other.p99_ms for one, other in zip(ours, bare, strict=True)]
+    return [
+        Row(
+            f"{what}: rate against a bare ASGI application",
+            statistics.median(rates),
+            rate_goal,
+            f"{_rate(ours)} against {_rate(bare)} requests/s, {CONNECTIONS} connections; ratios {_span(rates)}",
+        ),
+        Row(
+            f"{what}: p99 against a bare ASGI application",
+            statistics.median(tails),
+            "<= 3",
+            f"{_p99(ours)} against {_p99(bare)} ms; ratios {_span(tails)}",
+        ),
+    ]
+
+
+def _rate(results: list[LoadResult]) -> str:
+    return f"{statistics.median(result.requests_per_second for result in results):,.0f}"
+
+
+def _p99(results: list[LoadResult]) -> str:
+    return f"{statistics.median(result.p99_ms for result in results):.1f}"
+
+
+def _span(ratios: list[float]) -> str:
+    return f"{min(ratios):.2f} to {max(ratios):.2f}"

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import asyncpg
 
-from sandbox.servers import open_postgres
+from sandbox.servers import open_mongo, open_postgres
 from sandbox.servers.address import LOOPBACK, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,9 @@ async def describe_servers(servers: Servers) -> str:
         await connection.close()
     database = f"PostgreSQL {str(version).split()[0]}, fsync {fsync}"
     if servers is Servers.EMBEDDED:
-        return f"{database}, and Tansu in memory (not Apache Kafka), both embedded"
+        async with open_mongo() as mongo, mongo.connect() as client:
+            mongo_version = (await client.server_info())["version"]
+        return f"{database}, Tansu in memory (not Apache Kafka), and MongoDB {mongo_version}, one node, all embedded"
     return f"{database}, and {_kafka_image()}, in containers"
 
 

@@ -45,8 +45,9 @@ class _Connection:
         lines += [f"content-type: {media_type}", f"content-length: {len(content)}", "", ""]
         self._writer.write("\r\n".join(lines).encode() + content)
         head = await self._reader.readuntil(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 200 "):
-            raise RuntimeError(f"answered {head.partition(b'\r')[0]!r}")
+        status, _, _ = head.partition(b"\r")
+        if status.split()[1:2] != [b"200"]:
+            raise RuntimeError(f"answered {status!r}")
         length = head.lower().partition(b"content-length:")[2].partition(b"\r")[0]
         return await self._reader.readexactly(int(length))
 

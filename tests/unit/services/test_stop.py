@@ -13,8 +13,17 @@ from structlog.testing import capture_logs
 
 from patterns import Channel, Context, WaitGroup, receive, select
 from runtime.background import report, run_reporting
+from runtime.clean_up import Cleaner
+from runtime.mongo import MongoDatabase
+from runtime.mongo_settings import MongoSettings
 from runtime.process import Application, Process
 from runtime.settings import AuthSettings, KafkaSettings, PostgresSettings
+from services.campaign_api import app as campaign_api
+from services.campaign_api.settings import CampaignApiSettings
+from services.consent_consumer import app as consent_consumer
+from services.consent_consumer.salesforce_settings import SalesforceSettings
+from services.consent_consumer.settings import ConsentConsumerSettings
+from services.consent_consumer.watch import Watch
 from services.coupon_api import app as coupon_api
 from services.coupon_api.settings import CouponApiSettings
 from services.coupon_consumer import app as coupon_consumer
@@ -25,6 +34,7 @@ from services.reward_store.settings import RelaySettings, RewardStoreSettings
 
 BROKEN = LookupError("broken during the stop")
 POSTGRES = PostgresSettings(database="x", user="x")
+MONGO = MongoSettings(database="x")
 KAFKA = KafkaSettings(bootstrap="127.0.0.1:1")
 
 
@@ -36,6 +46,9 @@ class Stand:
 
     async def wait_for_topic(self, ctx: Context) -> None:
         """Be there at once."""
+
+    async def create_indexes(self, _: object) -> None:
+        """Have them."""
 
     async def check(self) -> None:
         """Be well."""
@@ -84,6 +97,11 @@ async def fail_at_the_stop(ctx: Context) -> None:
     """Work until the stop, and then not find the way out."""
     await select(receive(ctx.done))
     raise BROKEN
+
+
+async def work_until_the_stop(_: object, ctx: Context) -> None:
+    """Work, as a part's method, until the stop."""
+    await select(receive(ctx.done))
 
 
 async def overstay(ctx: Context) -> None:
@@ -182,3 +200,38 @@ async def test_coupon_consumer_whose_last_batch_fails_ends_with_the_error(monkey
     with pytest.raises(LookupError) as raised:
         await stop(coupon_consumer.Application(settings), Process(settings))
     assert raised.value is BROKEN
+
+
+async def test_campaign_api_whose_server_fails_while_it_drains_ends_with_the_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As of coupon_api."""
+    for name in ("wait_for_connection", "create_indexes", "check"):
+        monkeypatch.setattr(MongoDatabase, name, getattr(Stand, name))
+    monkeypatch.setattr(campaign_api, "expose_mongo", lambda _: None)
+    monkeypatch.setattr(campaign_api, "registry", CollectorRegistry())
+    monkeypatch.setattr(campaign_api, "HttpServer", FailingServer)
+    settings = CampaignApiSettings(mongo=MONGO, auth=AuthSettings(secret_file=secret(tmp_path)))
+    with capture_logs() as lines, pytest.raises(LookupError) as raised:
+        await stop(campaign_api.Application(settings), Process(settings))
+    assert raised.value is BROKEN
+    assert "Application shutdown completed" not in [line["event"] for line in lines]
+
+
+async def test_consent_consumer_whose_last_save_fails_ends_with_the_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A position that cannot be saved during the stop is told apart from a clean exit."""
+    for name in ("open_mongo", "open_salesforce"):
+        monkeypatch.setattr(consent_consumer, name, open_stand)
+    monkeypatch.setattr(consent_consumer, "expose_mongo", lambda _: None)
+    monkeypatch.setattr(consent_consumer, "registry", CollectorRegistry())
+    monkeypatch.setattr(consent_consumer.Application, "_consume", lambda _, ctx, *__: fail_at_the_stop(ctx))
+    for part in (Watch, Cleaner):
+        monkeypatch.setattr(part, "run", work_until_the_stop)
+    salesforce = SalesforceSettings(url="https://x.example", client_id="x", client_secret_file=secret(tmp_path))
+    settings = ConsentConsumerSettings(mongo=MONGO, salesforce=salesforce, start="now")
+    with capture_logs() as lines, pytest.raises(LookupError) as raised:
+        await stop(consent_consumer.Application(settings), Process(settings))
+    assert raised.value is BROKEN
+    assert "Application shutdown completed" not in [line["event"] for line in lines]

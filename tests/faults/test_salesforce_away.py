@@ -27,6 +27,7 @@ AWAY_SECONDS: Final = 20.0
 HOT_CHANGES: Final = 500
 CALLS_PER_SECOND: Final = 5.0
 LATENCY_SECONDS: Final = 10.0
+LEISURELY: Final = {"SALESFORCE__CALL_TIMEOUT_SECONDS": "20", "GRACE_SECONDS": "45"}
 
 
 def _spared_seconds(retry_after: str | None) -> float:
@@ -138,7 +139,7 @@ async def test_slow_salesforce_bounds_the_calls_and_a_stop_waits_for_those_in_ha
 ) -> None:
     """One call a stream is under way, the lag grows and is told; the stop ends them, saves, and leaves the rest."""
     async with open_salesforce_scene(mongo, tmp_path) as scene:
-        async with scene.consumer() as consumer:
+        async with scene.consumer(**LEISURELY) as consumer:
             await scene.carry()
             began = time.monotonic()
             late = scene.inject(FaultKind.SLOW, seconds=LATENCY_SECONDS)

@@ -120,7 +120,7 @@ class ConsentStream:
             retry=settings.retry,
         )
         self._courier = self._build_courier(lease)
-        changes: Channel[Change] = Channel(settings.batch_events)
+        changes: Channel[Change] = Channel(2 * settings.batch_events)  # so that reading goes on during a call
         _log.info("Change stream started", stream=self.name)
         try:
             async with ErrorGroup(ctx) as group:

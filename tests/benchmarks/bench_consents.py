@@ -29,7 +29,7 @@ PAIRS = 5
 CONSENTS = 25_000
 """With three purposes each, every document inserted and then changed: 200,000 changes."""
 DEADLINE_SECONDS = 300.0
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.5
 MEGABYTE = 1024 * 1024
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

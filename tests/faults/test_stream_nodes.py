@@ -17,6 +17,7 @@ from tests.support.consent_world import PATIENT, open_consents
 from tests.support.consumer_judge import stop_and_judge
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
+from tests.support.footprint import footprint_of, judge_settled
 from tests.support.judgement import judge_time
 from tests.support.servers import embedded_only
 from tests.support.service_process import ServiceProcess
@@ -27,6 +28,8 @@ SLEEP_SECONDS: Final = 12.0
 AWAY_SECONDS: Final = 20.0
 """Longer than the lease."""
 BACK_SECONDS: Final = 60.0
+POOL: Final = 20
+"""How many connections to one node the pool may have on top of what it had when it was idle."""
 
 
 @asynccontextmanager
@@ -84,7 +87,7 @@ async def test_streams_ride_out_an_election(tmp_path: Path, fault_report: FaultR
             await wait_carried(world, members)
             ended, _ = await stop_and_judge(consumer)
         fault_report.judge(ended, await judge_consents(world, members), await judge_positions(world))
-        fault_report.measure(writes=str(members.writes), told_again_after=f"{back:.1f} s")
+        fault_report.measure(writes=str(members.writes), went_on_after=f"{back:.1f} s")
     fault_report.judge(judge_saves(saves))
 
 
@@ -100,6 +103,7 @@ async def test_streams_wait_for_a_majority(tmp_path: Path, fault_report: FaultRe
     async with open_three(tmp_path) as (nodes, world, members):
         async with world.consumer(**PATIENT) as consumer:
             await consumer.wait_event("Change stream started", count=2)
+            idle = footprint_of(consumer.process.pid)
             async with members.at_work(pause_seconds=0.01):
                 await _wait_more(world, seconds=40)
                 tries = await _take_away(nodes[:gone], consumer)
@@ -107,6 +111,7 @@ async def test_streams_wait_for_a_majority(tmp_path: Path, fault_report: FaultRe
                 await nodes[0].wait_for_primary()
             await consumer.wait_readiness(200)
             await wait_carried(world, members)
+            fault_report.judge(await judge_settled(consumer.process.pid, idle, more=POOL))
             ended, _ = await stop_and_judge(consumer)
         fault_report.judge(ended, await judge_consents(world, members), await judge_positions(world))
         fault_report.judge(judge_time("coming back", back, at_most=BACK_SECONDS))

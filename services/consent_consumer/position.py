@@ -109,7 +109,8 @@ class StreamLedger:
         self._unsettled[self._registered] = entry
         self._is_settled.clear()
         self._registered += 1
-        self._note_room()
+        if len(self._held) >= self._in_flight_max:
+            self._has_room.clear()
         return self._registered - 1
 
     def settle(self, number: int) -> None:

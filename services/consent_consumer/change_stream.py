@@ -94,9 +94,8 @@ async def iterate_change_stream(ctx: Context, reader: "ChangeReader", changes: C
         VersionOverflowError, ValueError: The stream gave what no stream may give.
     """
     try:
-        await ctx.run(
-            _pass_on(ctx, reader, changes)
-        )  # one for all: one for each change would cost more than reading it
+        # One run for all of them: one for each change would cost more than reading it.
+        await ctx.run(_pass_on(ctx, reader, changes))
     except ContextError:
         if not ctx.is_done:
             raise

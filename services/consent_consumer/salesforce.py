@@ -7,10 +7,8 @@ a validation rule in Salesforce keeps an older version from overwriting a newer 
 
 import asyncio
 import ssl
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 from typing import Final
 from urllib.parse import quote
 
@@ -225,9 +223,6 @@ def build_salesforce(client: httpx.AsyncClient, settings: SalesforceSettings) ->
 @asynccontextmanager
 async def open_salesforce(settings: SalesforceSettings) -> AsyncIterator[Salesforce]:
     """Open a client for the length of a block; nothing is connected until it is asked for."""
-    if find_spec("sniffio") is None:
-        # httpcore imports it several times a call if it can; known to be absent, that is no search of the whole path.
-        sys.modules["sniffio"] = None  # type: ignore[assignment]
     is_plain = settings.url.startswith("http://")
     verify = False if is_plain else ssl.create_default_context(cafile=settings.tls_ca_file)
     async with httpx.AsyncClient(

@@ -98,6 +98,11 @@ class ConsentConsumerSettings(ProcessSettings):
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     crash: CrashSettings = CrashSettings()
 
+    @property
+    def answer_events(self) -> int:
+        """How many events one answer of the server holds at most: it has a price of its own, which they share."""
+        return max(self.batch_events, self.in_flight_max // 2)
+
     def conflicts(self) -> Iterator[str]:
         """Yield contradictions between sections."""
         yield from super().conflicts()

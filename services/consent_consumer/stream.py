@@ -116,7 +116,7 @@ class ConsentStream:
             self.name,
             self._ledger,
             begin,
-            events_max=settings.batch_events,
+            events_max=settings.answer_events,
             retry=settings.retry,
         )
         self._courier = self._build_courier(lease)

@@ -2,7 +2,8 @@
 
 Run as a program with a consumer's settings in its environment: `python -m tests.benchmarks.bare_drain MASTERS DETAILS`
 reads so many changes of each collection from the positions that are saved, both at the same time, and prints how many
-seconds it took. The streams are those of the consumer, opened by its own functions: the same fields, the same batches.
+seconds it took. The streams are those of the consumer, opened by its own functions: the same fields, and answers of the
+same size.
 """
 
 import asyncio
@@ -43,8 +44,8 @@ async def drain_both(masters: int, details: int) -> float:
     await database.check()
     began = time.perf_counter()
     await asyncio.gather(
-        drain(database, CONSENT_MASTER, consent_master_stream, masters, settings.batch_events),
-        drain(database, CONSENT_DETAIL, consent_detail_stream, details, settings.batch_events),
+        drain(database, CONSENT_MASTER, consent_master_stream, masters, settings.answer_events),
+        drain(database, CONSENT_DETAIL, consent_detail_stream, details, settings.answer_events),
     )
     took = time.perf_counter() - began
     await database.aclose()

@@ -156,7 +156,8 @@ async def measure(scale: float) -> list[Row]:
             f"ratios {min(ratios):.2f} to {max(ratios):.2f}",
         ),
         Row(
-            "consent_consumer: highest memory with 200,000 changes waiting against that in their first fifth",
+            f"consent_consumer: highest memory with {backlog.events:,} changes waiting"
+            " against that in their first fifth",
             statistics.median(growth),
             "<= 1.25",
             f"at most {max(one.most_bytes for one in carried) / MEGABYTE:.0f} MB resident",

@@ -19,11 +19,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pymongo.errors import InvalidOperation, OperationFailure
 
-from patterns import Channel, Context, ContextError
+from patterns import Context, ContextError
 from runtime.backoff import Backoff
 from runtime.errors import DependencyUnavailable
 from runtime.logs import get_logger
@@ -72,6 +72,13 @@ class Change:
         return found
 
 
+class Receiver(Protocol):
+    """Takes changes, one after the other: a channel, or those who carry them on."""
+
+    async def send(self, change: Change, /) -> None:
+        """Take a change, as soon as there is room."""
+
+
 async def consent_master_stream(database: MongoDatabase, position: Position, events_max: int) -> ChangeStream:
     """Open the stream of `consent_master` behind a position; call it inside of `MongoDatabase.call`."""
     fields = ("member_id", "status", "granted", "policy_version", "channel", "changed_at", "schema_version")
@@ -84,7 +91,7 @@ async def consent_detail_stream(database: MongoDatabase, position: Position, eve
     return await _open(database, CONSENT_DETAIL, position, events_max, fields)
 
 
-async def iterate_change_stream(ctx: Context, reader: "ChangeReader", changes: Channel[Change]) -> None:
+async def iterate_change_stream(ctx: Context, reader: "ChangeReader", receiver: Receiver) -> None:
     """Read changes and send them on, in their order, until the context ends, which is a clean exit.
 
     What was read and not sent by then is read again after the next start.
@@ -95,7 +102,7 @@ async def iterate_change_stream(ctx: Context, reader: "ChangeReader", changes: C
     """
     try:
         # One run for all of them: one for each change would cost more than reading it.
-        await ctx.run(_pass_on(ctx, reader, changes))
+        await ctx.run(_pass_on(ctx, reader, receiver))
     except ContextError:
         if not ctx.is_done:
             raise
@@ -104,9 +111,9 @@ async def iterate_change_stream(ctx: Context, reader: "ChangeReader", changes: C
         _log.info("Change stream stopped", stream=reader.stream)
 
 
-async def _pass_on(ctx: Context, reader: "ChangeReader", changes: Channel[Change]) -> None:
+async def _pass_on(ctx: Context, reader: "ChangeReader", receiver: Receiver) -> None:
     while True:
-        await changes.send(await reader.read(ctx))
+        await receiver.send(await reader.read(ctx))
 
 
 class _Reading(IntEnum):

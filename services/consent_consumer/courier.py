@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from patterns import Channel, Context, ContextError, WouldBlock, receive, select
+from patterns import Channel, Context, ContextError, ErrorGroup, WouldBlock, receive, select
 from runtime.backoff import Backoff
 from runtime.logs import get_logger
 from services.consent_consumer.change_stream import Change
@@ -197,6 +197,46 @@ class Courier:
                 cause=letter.cause,
                 others=max(0, len(letters) - _LETTER_LINES),
             )
+
+
+class Couriers:
+    """The couriers of one stream, who make their calls side by side.
+
+    All changes of a document go to the same one, so that they keep their order. Where details of one master meet in two
+    calls, Salesforce may tell the second UNABLE_TO_LOCK_ROW, which is tried again as any other time.
+
+    Args:
+        couriers: One or more.
+        changes_max: How many changes wait for each.
+    """
+
+    def __init__(self, couriers: Sequence[Courier], changes_max: int) -> None:
+        self._couriers = couriers
+        self._changes: list[Channel[Change]] = [Channel(changes_max) for _ in couriers]
+
+    async def send(self, change: Change) -> None:
+        """Hand a change to its document's courier, as soon as there is room; a cancel is as in `Channel.send`."""
+        number = hash(external_id(change.document_id)) % len(self._changes)
+        await self._changes[number].send(change)
+
+    async def carry(self, ctx: Context) -> None:
+        """Carry changes until the context ends, as each `Courier` does; the first that fails takes the others with it.
+
+        Raises:
+            LeaseLostError, VersionOverflowError: as `Courier.carry`.
+        """
+        async with ErrorGroup(ctx) as group:
+            for courier, changes in zip(self._couriers, self._changes, strict=True):
+                await group.go(courier.carry, group.ctx, changes)
+
+    def check(self) -> None:
+        """Return when the last call of each was answered, for readiness.
+
+        Raises:
+            DependencyUnavailable: as `Courier.check`.
+        """
+        for courier in self._couriers:
+            courier.check()
 
 
 def _taken(changes: Channel[Change], most: int) -> list[Change]:

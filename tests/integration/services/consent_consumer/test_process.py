@@ -105,7 +105,7 @@ async def test_what_salesforce_will_not_take_is_a_dead_letter_and_the_rest_goes_
         await eventually(are_buried, seconds=40)
         found = {each["event"]["documentKey"]["_id"]: each["error_class"] async for each in letters.find()}
         assert found == {2: "DUPLICATES_DETECTED", 3: "WrongConsentFieldError"}
-        assert {"i:1", "i:4"} == set(world.salesforce.records(MASTER_OBJECT))
+        await eventually(lambda: set(world.salesforce.records(MASTER_OBJECT)) == {"i:1", "i:4"}, seconds=40)
         await stop(consumer)
 
 

@@ -7,7 +7,6 @@ app.
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -151,10 +150,10 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 
 def _choice(document: Document, name: str, choices: type[_Choice]) -> _Choice:
     value = _needed(document, name)
-    if type(value) is str:
-        with suppress(ValueError):
-            return choices(value)
-    raise WrongConsentFieldError(f"{name} must be one of {', '.join(choices)}")
+    try:
+        return choices(value if type(value) is str else "")
+    except ValueError:
+        raise WrongConsentFieldError(f"{name} must be one of {', '.join(choices)}") from None
 
 
 def _member_id(document: Document) -> str:

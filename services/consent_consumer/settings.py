@@ -90,7 +90,7 @@ class ConsentConsumerSettings(ProcessSettings):
     start: Literal["now", "resync"]
     on_lost_token: Literal["fail", "resync"] = "fail"  # noqa: S105 - a resume token, no secret
     batch_events: int = Field(default=200, ge=1, le=200)
-    calls_max: int = Field(default=2, ge=1, le=16)
+    calls_max: int = Field(default=1, ge=1, le=16)
     in_flight_max: int = Field(default=2_000, ge=1, le=100_000)
     resync_documents: int = Field(default=1_000, ge=1, le=10_000)
     save_seconds: Seconds = 1.0

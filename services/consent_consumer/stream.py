@@ -196,4 +196,4 @@ class ConsentStream:
             )
             for _ in range(settings.calls_max)
         ]
-        return Couriers(couriers, 2 * settings.batch_events)  # so that reading goes on during a call
+        return Couriers(couriers, settings.in_flight_max)  # which the ledger bounds, so that reading goes on

@@ -1,0 +1,40 @@
+"""Make data for trying things out: `python -m sandbox coupons-csv --rows 1000 > coupons.csv`."""
+
+import argparse
+import sys
+
+from sandbox.coupon_file import HEADER, coupon_rows
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command that the arguments name, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m sandbox", description="Make data for trying things out.")
+    commands = parser.add_subparsers(title="commands", required=True)
+    maker = commands.add_parser("coupons-csv", help="write a file of coupons to standard output")
+    maker.add_argument("--rows", type=int, default=1_000)
+    maker.add_argument("--bad-percent", type=float, default=0.0, help="about so many rows break a rule")
+    maker.add_argument("--duplicate-percent", type=float, default=0.0, help="about so many have the code of another")
+    maker.add_argument("--quoted", action="store_true", help="every field in quotes")
+    maker.add_argument("--seed", type=int, default=1, help="the same seed gives the same file")
+    given = parser.parse_args(arguments)
+    rows = coupon_rows(
+        given.rows,
+        seed=given.seed,
+        bad_percent=given.bad_percent,
+        duplicate_percent=given.duplicate_percent,
+        is_quoted=given.quoted,
+    )
+    output = sys.stdout.buffer
+    try:
+        output.write(HEADER)
+        output.writelines(row.raw for row in rows)
+        output.flush()
+    except ValueError as error:
+        parser.error(str(error))
+    except BrokenPipeError:  # whoever reads has seen enough
+        sys.stdout = None  # type: ignore[assignment] - nothing is left to flush at the end
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

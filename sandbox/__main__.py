@@ -1,6 +1,7 @@
 """Make data for trying things out: `python -m sandbox coupons-csv --rows 1000 > coupons.csv`."""
 
 import argparse
+import os
 import sys
 
 from sandbox.coupon_file import HEADER, coupon_rows
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         parser.error(str(error))
     except BrokenPipeError:  # whoever reads has seen enough
-        sys.stdout = None  # type: ignore[assignment] - nothing is left to flush at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # or the interpreter would fail to flush at its end
     return 0
 
 

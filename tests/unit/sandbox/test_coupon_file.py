@@ -75,11 +75,11 @@ def test_same_seed_gives_the_same_file_and_another_one_another() -> None:
     assert first != other
 
 
-@pytest.mark.parametrize("numbers", [{"bad_percent": -1.0}, {"bad_percent": 101.0}, {"duplicate_percent": -1.0}])
-def test_number_out_of_range_is_refused(numbers: dict[str, float]) -> None:
+@pytest.mark.parametrize(("bad", "duplicate"), [(-1.0, 0.0), (101.0, 0.0), (0.0, -1.0), (0.0, 101.0)])
+def test_percent_out_of_range_is_refused(bad: float, duplicate: float) -> None:
     """A percent is from 0 to 100."""
     with pytest.raises(ValueError, match="percents"):
-        list(coupon_rows(1, seed=1, **numbers))
+        list(coupon_rows(1, seed=1, bad_percent=bad, duplicate_percent=duplicate))
 
 
 def test_command_writes_a_file_with_its_header() -> None:

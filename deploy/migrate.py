@@ -7,7 +7,8 @@ Who may do what:
 
 - the administrator of the settings makes databases and roles, and touches nothing inside a database;
 - `lp_owner` owns both databases and runs their migrations; no service logs in as it;
-- each service's role may connect to its own database alone, and gets there what its migrations grant it.
+- each role of a service, and that of the ETL, may connect to its own database alone, and gets there what that one's
+  migrations grant it.
 
 PostgreSQL 15 or newer is expected: since then nobody but a database's owner may create things in it.
 """
@@ -75,7 +76,11 @@ async def migrate(settings: MigrateSettings, *, revision: str = NEWEST) -> None:
     """
     histories = (
         _History(settings.rewards_database, _SERVICES / "reward_store" / "migrations", ("reward_store",)),
-        _History(settings.coupons_database, _SERVICES / "coupon_api" / "migrations", ("coupon_api", "coupon_consumer")),
+        _History(
+            settings.coupons_database,
+            _SERVICES / "coupon_api" / "migrations",
+            ("coupon_api", "coupon_consumer", "etl"),
+        ),
     )
     passwords = settings.role_passwords()
     administrator = await _connect(settings, settings.user, settings.administrator_password(), settings.database)

@@ -32,6 +32,7 @@ READERS: Final[Mapping[str, Sequence[str]]] = {
         "reward-store-password",
         "coupon-api-password",
         "coupon-consumer-password",
+        "etl-password",
     ),
     "reward-store": ("reward-store-password", TOKEN_SECRET, OPERATOR_TOKEN),
     "coupon-api": ("coupon-api-password", TOKEN_SECRET),

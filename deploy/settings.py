@@ -67,6 +67,7 @@ class MigrateSettings(EnvironmentSettings):
     reward_store_password: Password
     coupon_api_password: Password
     coupon_consumer_password: Password
+    etl_password: Password
 
     rewards_database: DatabaseName = "rewards"
     coupons_database: DatabaseName = "coupons"
@@ -96,6 +97,7 @@ class MigrateSettings(EnvironmentSettings):
             "reward_store": self.reward_store_password.read(),
             "coupon_api": self.coupon_api_password.read(),
             "coupon_consumer": self.coupon_consumer_password.read(),
+            "etl": self.etl_password.read(),
         }
 
     def tls_context(self) -> ssl.SSLContext | None:

@@ -11,7 +11,7 @@ import asyncpg
 from deploy.migrate import scram_verifier
 from sandbox.servers import ServerError
 
-ROLES: Final = ("lp_owner", "reward_store", "coupon_api", "coupon_consumer")
+ROLES: Final = ("lp_owner", "reward_store", "coupon_api", "coupon_consumer", "etl")
 _CONNECT_SECONDS: Final = 10.0
 
 

@@ -236,6 +236,7 @@ class System(Fleet[ProcessInstance]):
             reward_store_password=Password(file=self._file("reward_store-password")),
             coupon_api_password=Password(file=self._file("coupon_api-password")),
             coupon_consumer_password=Password(file=self._file("coupon_consumer-password")),
+            etl_password=Password(file=self._file("etl-password")),
             rewards_database=self.rewards_database,
             coupons_database=self.coupons_database,
         )

@@ -3,12 +3,23 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-ROLES: Final = ("reward_store", "coupon_api", "coupon_consumer")
+ROLES: Final = ("reward_store", "coupon_api", "coupon_consumer", "etl")
+
+_COUPON_TABLES: Final = (
+    "coupons",
+    "idempotency_keys",
+    "consumer_offsets",
+    "dead_letters",
+    "etl_files",
+    "etl_ranges",
+    "alembic_version",
+)
 
 TABLES: Final[Mapping[str, Sequence[str]]] = {
     "reward_store": ("members", "rewards", "redemptions", "idempotency_keys", "outbox", "alembic_version"),
-    "coupon_api": ("coupons", "idempotency_keys", "consumer_offsets", "dead_letters", "alembic_version"),
-    "coupon_consumer": ("coupons", "idempotency_keys", "consumer_offsets", "dead_letters", "alembic_version"),
+    "coupon_api": _COUPON_TABLES,
+    "coupon_consumer": _COUPON_TABLES,
+    "etl": _COUPON_TABLES,
 }
 """The tables of each role's database, its own and those of others."""
 
@@ -124,6 +135,9 @@ OF_THE_ROLE: Final[Mapping[str, Sequence[str]]] = {
         "select * from dead_letters",
         "update dead_letters set replayed_at = now()",
         "delete from dead_letters",
+        "select * from etl_files",
+        "select * from etl_ranges",
+        "delete from etl_ranges",
     ),
     "coupon_consumer": (
         "delete from coupons",
@@ -139,9 +153,41 @@ OF_THE_ROLE: Final[Mapping[str, Sequence[str]]] = {
         "update dead_letters set payload = ''",
         "update dead_letters set error_class = 'mine'",
         "update dead_letters set failed_at = now()",
+        "select * from etl_files",
+        "insert into etl_ranges values (1, 0, 1, 1, 2, 1, 0, 0)",
+        "delete from etl_ranges",
+    ),
+    "etl": (
+        "delete from coupons",
+        "delete from coupons where status = 'issued'",
+        "update coupons set code = '0123456789ABCDEF'",
+        "update coupons set status = 'issued', redeemed_at = null",
+        "update coupons set status = 'cancelled'",
+        "update coupons set redeemed_at = now()",
+        "update coupons set redemption_id = null",
+        "update coupons set version = 1",
+        "insert into coupons (code, redeemed_at) values ('0123456789ABCDEF', now())",
+        "insert into coupons (code, redemption_id) values ('0123456789ABCDEF', null)",
+        "delete from etl_files",
+        "update etl_files set content_sha256 = ''",
+        "update etl_files set duplicates = 'last'",
+        "insert into etl_files (content_sha256, state) values ('', 'loaded')",
+        "delete from etl_ranges",
+        "update etl_ranges set byte_end = 1",
+        "update etl_ranges set line_end = 1",
+        "update etl_ranges set rejected = 0",
+        "select * from idempotency_keys",
+        "insert into idempotency_keys values ('s', 'r', 'k', '', 200, '')",
+        "delete from idempotency_keys",
+        "select * from consumer_offsets",
+        "update consumer_offsets set next_offset = 0",
+        "select * from dead_letters",
+        "insert into dead_letters (id) values (null)",
+        "delete from dead_letters",
     ),
 }
 
+_NEEDED: Final = frozenset({("etl", "create temporary table mine (id integer)")})
 _ON_ITSELF: Final = frozenset({"alter role lp_owner password 'mine'"})
 
 
@@ -153,5 +199,6 @@ def forbidden_to(role: str) -> Iterator[str]:
     if role == "lp_owner":
         yield from (statement for statement in ON_THE_SERVER if statement not in _ON_ITSELF)
         return
-    yield from (*ON_THE_SERVER, *IN_THE_DATABASE, *OF_THE_ROLE[role])
+    yield from (*ON_THE_SERVER, *OF_THE_ROLE[role])
+    yield from (statement for statement in IN_THE_DATABASE if (role, statement) not in _NEEDED)
     yield from (statement.replace("{table}", table) for table in TABLES[role] for statement in ON_EVERY_TABLE)

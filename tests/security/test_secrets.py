@@ -243,7 +243,7 @@ async def test_secrets_are_said_nowhere_in_traffic_errors_and_outages(tmp_path: 
 
 
 def _expected(codes: list[str]) -> list[str]:
-    roles = [f"{role}-password" for role in ("lp_owner", *COUPON_FLOW)]
+    roles = [f"{role}-password" for role in ("lp_owner", *COUPON_FLOW, "etl")]
     users = [f"{user}-mongo-password" for user in ("campaign_api", "consent_consumer", "consent_writer", "auditor")]
     return [*roles, *users, "token-secret", "operator-token", "salesforce-client-secret", "member's token", *codes]
 
@@ -280,7 +280,7 @@ async def test_migration_says_no_password_even_to_a_server_that_logs_every_state
     await connection.execute("alter system set log_statement = 'all'")
     await connection.execute("select pg_reload_conf()")
     await connection.close()
-    roles = ("lp_owner", "reward_store", "coupon_api", "coupon_consumer")
+    roles = ("lp_owner", "reward_store", "coupon_api", "coupon_consumer", "etl")
     passwords = {role: f"c4n4ry-of-{role}" for role in roles}
     for role, password in passwords.items():
         (tmp_path / role).write_text(password)

@@ -32,6 +32,7 @@ def migrate_settings(server: PostgresServer, *, rewards: str = "rewards", coupon
         reward_store_password=_password(PASSWORDS["reward_store"]),
         coupon_api_password=_password(PASSWORDS["coupon_api"]),
         coupon_consumer_password=_password(PASSWORDS["coupon_consumer"]),
+        etl_password=_password(PASSWORDS["etl"]),
         rewards_database=rewards,
         coupons_database=coupons,
     )

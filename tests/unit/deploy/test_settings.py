@@ -10,7 +10,7 @@ from deploy.settings import MigrateSettings
 from runtime.environment import load_settings
 from runtime.errors import SettingsError
 
-ROLES = ("LP_OWNER", "REWARD_STORE", "COUPON_API", "COUPON_CONSUMER")
+ROLES = ("LP_OWNER", "REWARD_STORE", "COUPON_API", "COUPON_CONSUMER", "ETL")
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def problems(environment: pytest.MonkeyPatch, **variables: str) -> tuple[str, ..
 
 
 def test_the_least_is_enough(environment: pytest.MonkeyPatch) -> None:
-    """A host and four passwords do."""
+    """A host and five passwords do."""
     assert load_settings(MigrateSettings).role_passwords()["coupon_api"] == "opens"
     del environment
 

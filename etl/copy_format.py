@@ -1,0 +1,37 @@
+"""Write columns of coupons as PostgreSQL's binary COPY reads them."""
+
+from typing import Final
+
+import pyarrow as pa
+from pgpq import ArrowToPostgresBinaryEncoder
+
+from etl.coupon_batch import CouponBatch
+from loyalty.coupon import FIRST_VERSION, CouponStatus
+
+_ISSUED: Final = pa.scalar(CouponStatus.ISSUED.value)
+_FIRST_VERSION: Final = pa.scalar(FIRST_VERSION, pa.int64())
+
+
+def encode(batch: CouponBatch, source: str) -> bytes:
+    """Return the good rows of a batch as the whole input of one COPY; none give an input without rows.
+
+    The columns are code, member_id, reward_id, value_cents, currency, issued_at, expires_at, status, version, source
+    and source_line, in this order. For a thread, as `read_batch`.
+
+    Args:
+        batch: the rows.
+        source: what each row says of where it comes from.
+    """
+    coupons = batch.columns
+    rows = coupons.num_rows
+    columns = [
+        *coupons.columns[:-1],
+        pa.repeat(_ISSUED, rows),
+        pa.repeat(_FIRST_VERSION, rows),
+        pa.repeat(pa.scalar(source), rows),
+        coupons["source_line"],
+    ]
+    names = [*coupons.schema.names[:-1], "status", "version", "source", "source_line"]
+    whole = pa.RecordBatch.from_arrays(columns, names)
+    encoder = ArrowToPostgresBinaryEncoder(whole.schema)
+    return b"".join((encoder.write_header(), encoder.write_batch(whole), encoder.finish()))

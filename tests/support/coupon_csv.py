@@ -54,8 +54,7 @@ def _good_row(rng: Random) -> list[str]:
 def lines_of(rows: Iterable[Sequence[str]], *, is_quoted: bool = False, line_end: str = "\n") -> bytes:
     """Write rows as CSV, quoted where they must be or everywhere."""
     text = io.StringIO(newline="")
-    quoting = csv.QUOTE_ALL if is_quoted else csv.QUOTE_MINIMAL
-    csv.writer(text, quoting=quoting, lineterminator=line_end).writerows(rows)
+    csv.writer(text, "unix" if is_quoted else "excel", lineterminator=line_end).writerows(rows)
     return text.getvalue().encode()
 
 

@@ -189,14 +189,18 @@ def _content_start(piece: bytes) -> int:
 @contextmanager
 def _open_regular(name: str) -> Iterator[io.FileIO]:
     try:
-        # Not blocking: a pipe without a writer would hold the thread for ever.
-        number = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        file = io.FileIO(name, opener=_open_at_once)
     except (OSError, ValueError) as error:
         raise FileRefusedError(f"the file cannot be opened: {getattr(error, 'strerror', error)}") from error
-    with io.FileIO(number) as file:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
+    with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise FileRefusedError("this is no regular file")
         yield file
+
+
+def _open_at_once(name: str, flags: int) -> int:
+    # A pipe without a writer would hold the thread for ever.
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 @contextmanager

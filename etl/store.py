@@ -20,6 +20,7 @@ from typing import Final
 import asyncpg
 
 from etl import ledger
+from etl.copy_format import COPY_COLUMNS
 from etl.errors import DuplicateRowError, FileBusyError, OtherRuleError, RangeTakenError
 from etl.ledger import BatchRange, DoneRange, LedgerFile, LedgerStatus
 from etl.settings import Duplicates
@@ -31,19 +32,6 @@ __all__ = ["BatchCounts", "BatchRange", "DoneRange", "EtlStore", "LedgerFile", "
 
 _log = get_logger("etl")
 
-COPY_COLUMNS: Final = (
-    "code",
-    "member_id",
-    "reward_id",
-    "value_cents",
-    "currency",
-    "issued_at",
-    "expires_at",
-    "status",
-    "version",
-    "source",
-    "source_line",
-)
 _CLEAN_MERGES: Final = 8
 _RELEASE_SECONDS: Final = 5.0
 _ORIGINS_MAX: Final = 100
@@ -54,9 +42,10 @@ _SETS: Final = ", ".join(
 )
 _UNTOUCHED: Final = "known.status = 'issued' and known.version = 1 and known.redeemed_at is null"
 
-# Idle in a transaction for as long as a file takes; it has no snapshot, so it holds no clean-up back.
-_BEGIN_HOLD: Final = "begin; set local idle_in_transaction_session_timeout = 0"
 _HOLD: Final = "select pg_try_advisory_xact_lock($1)"
+# For as long as a file takes. As the last statement it also ends the snapshot of the one before, which would keep the
+# server from cleaning up.
+_STAY: Final = "set local idle_in_transaction_session_timeout = 0"
 
 _STAGE: Final = f"create temporary table etl_batch on commit drop as select {_COLUMNS} from coupons with no data"  # noqa: S608
 
@@ -263,11 +252,13 @@ class EtlStore:
     async def _try_hold(self, key: int) -> tuple[Connection, bool]:
         connection = self._pool.take_nowait() or await self._pool.take()
         try:
-            await connection.execute(_BEGIN_HOLD)
-            return connection, await connection.fetchval(_HOLD, key)
+            await connection.execute("begin")
+            is_held = await connection.fetchval(_HOLD, key)
+            await connection.execute(_STAY)
         except BaseException as error:
             self._pool.give_back_after(connection, error)
             raise
+        return connection, is_held
 
     async def _release(self, connection: Connection) -> None:
         try:

@@ -20,7 +20,6 @@ from typing import Final
 import asyncpg
 
 from etl import ledger
-from etl.copy_format import COPY_COLUMNS
 from etl.errors import DuplicateRowError, FileBusyError, OtherRuleError, RangeTakenError
 from etl.ledger import BatchRange, DoneRange, LedgerFile, LedgerStatus
 from etl.settings import Duplicates
@@ -31,6 +30,21 @@ from runtime.postgres import Connection, PostgresPool, Row
 __all__ = ["BatchCounts", "BatchRange", "DoneRange", "EtlStore", "LedgerFile", "LedgerStatus", "StoreStatistics"]
 
 _log = get_logger("etl")
+
+COPY_COLUMNS: Final = (
+    "code",
+    "member_id",
+    "reward_id",
+    "value_cents",
+    "currency",
+    "issued_at",
+    "expires_at",
+    "status",
+    "version",
+    "source",
+    "source_line",
+)
+"""What a batch's bytes hold, in this order; `copy_format` writes it."""
 
 _CLEAN_MERGES: Final = 8
 _RELEASE_SECONDS: Final = 5.0

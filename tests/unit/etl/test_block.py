@@ -12,7 +12,7 @@ from etl.records import scan_records
 from tests.support.csv_sample import any_csv, chunks_of
 
 _RECORD_BYTES_MAX = 12
-_many = settings(max_examples=300, deadline=None)
+_many = settings(max_examples=200, deadline=None)
 _csv = any_csv.filter(lambda data: max(map(len, data.split(b"\n"))) <= 16 * _RECORD_BYTES_MAX)
 _limits = st.integers(1, 30)
 

@@ -59,7 +59,7 @@ def test_bytes_that_are_no_utf8_are_refused() -> None:
 
 
 @given(any_csv | st.binary(max_size=300))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @example(",".join(f"\x1b{number}" * 100 for number in range(1000)).encode())
 def test_what_the_text_shows_of_a_file_is_bounded_and_printable(record: bytes) -> None:
     """Whatever the record, the header is refused by a short text of printable ASCII."""

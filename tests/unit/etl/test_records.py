@@ -11,7 +11,7 @@ from etl.block import BARE_RETURN, NEVER_CLOSED, TEXT_BEHIND_QUOTE, TOO_LONG, Bl
 from etl.records import NOT_UTF8, NUL_BYTE, Records, scan_records
 from tests.support.csv_sample import any_csv, clean_csv
 
-_many = settings(max_examples=400, deadline=None)
+_many = settings(max_examples=250, deadline=None)
 
 
 def _scan(data: bytes, *, first_line: int = 1, record_bytes_max: int = 1000) -> Records:

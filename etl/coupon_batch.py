@@ -4,7 +4,7 @@ Rows stay columns from the file to COPY: whatever costs is one call of pyarrow o
 rows that are rejected are looked at one by one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
@@ -30,8 +30,8 @@ RULES: Final = {
     "reward_id": "reward_id must be a reward's id",
     "value_cents": f"value_cents must be an integer from 0 to {MAX_CENTS}",
     "currency": "currency must be three capital letters",
-    "issued_at": "issued_at must be an RFC 3339 time of 2000 to 2999 in UTC",
-    "expires_at": "expires_at must be an RFC 3339 time of 2000 to 2999 in UTC",
+    "issued_at": "issued_at must be an RFC 3339 time with an offset, from 2000 to 2999",
+    "expires_at": "expires_at must be an RFC 3339 time with an offset, from 2000 to 2999",
 }
 """What each column must hold; none of it can hold a quote, a line end or a character that is not ASCII."""
 ENDS_BEFORE_IT_BEGINS: Final = "expires_at must be after issued_at"
@@ -48,15 +48,18 @@ _PATTERNS: Final = {
     "expires_at": TIME_PATTERN,
 }
 _TIME: Final = pa.timestamp("us", "UTC")
-_SOURCE_LINE: Final = pa.field("source_line", pa.int64())
+_BEGIN: Final = pa.scalar(TIMES_BEGIN, _TIME)
+_END: Final = pa.scalar(TIMES_END, _TIME)
 _SCHEMA: Final = pa.schema(
     [
-        *(pa.field(name, pa.string()) for name in COLUMNS[:3]),
-        pa.field("value_cents", pa.int64()),
-        pa.field("currency", pa.string()),
-        pa.field("issued_at", _TIME),
-        pa.field("expires_at", _TIME),
-        _SOURCE_LINE,
+        ("code", pa.string()),
+        ("member_id", pa.string()),
+        ("reward_id", pa.string()),
+        ("value_cents", pa.int64()),
+        ("currency", pa.string()),
+        ("issued_at", _TIME),
+        ("expires_at", _TIME),
+        ("source_line", pa.int64()),
     ]
 )
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -113,15 +116,13 @@ def read_batch(block: Block, header: Header, *, record_bytes_max: int = RECORD_B
     reasons = dict(records.faults)
     for place in np.flatnonzero(records.fields != len(COLUMNS)).tolist():
         reasons.setdefault(place, TOO_FEW_FIELDS if records.fields[place] < len(COLUMNS) else TOO_MANY_FIELDS)
-    is_whole = np.ones(records.starts.size, np.bool_)
-    is_whole[list(reasons)] = False
+    is_whole = _all_but(reasons, records)
     columns, broken = _check(_parse(block.data, records, is_whole, header))
     places = np.flatnonzero(is_whole)
     for reason, is_broken in broken.items():
         for place in places[is_broken].tolist():
             reasons.setdefault(place, reason)
-    is_good = np.ones(records.starts.size, np.bool_)
-    is_good[list(reasons)] = False
+    is_good = _all_but(reasons, records)
     if not is_good[places].all():
         columns = [column.filter(pa.array(is_good[places])) for column in columns]
     return CouponBatch(
@@ -131,6 +132,12 @@ def read_batch(block: Block, header: Header, *, record_bytes_max: int = RECORD_B
             for place in sorted(reasons)
         ],
     )
+
+
+def _all_but(places: Collection[int], records: Records) -> Bools:
+    result = np.ones(records.starts.size, np.bool_)
+    result[list(places)] = False
+    return result
 
 
 def _parse(data: bytes, records: Records, is_whole: Bools, header: Header) -> dict[str, Array]:
@@ -205,7 +212,3 @@ def _only(values: Array, is_good: Array) -> Array:
 def _is_false(values: Array) -> Bools:
     result: Bools = ~values.to_numpy(zero_copy_only=False)
     return result
-
-
-_BEGIN: Final = pa.scalar(TIMES_BEGIN, _TIME)
-_END: Final = pa.scalar(TIMES_END, _TIME)

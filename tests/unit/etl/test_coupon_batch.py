@@ -173,6 +173,8 @@ def test_many_rows_of_which_some_are_bad_are_all_accounted_for(is_quoted: bool) 
         *[({name: "?"}, RULES[name]) for name in COLUMNS],
         ({"issued_at": "2026-02-30T00:00:00Z"}, RULES["issued_at"]),
         ({"expires_at": GOOD[5]}, ENDS_BEFORE_IT_BEGINS),
+        ({"issued_at": "2000-01-01T00:00:00+00:01"}, RULES["issued_at"]),
+        ({"expires_at": "2999-12-31T23:59:59-00:01"}, RULES["expires_at"]),
         ({"value_cents": str(MAX_CENTS + 1)}, RULES["value_cents"]),
         (dict.fromkeys(COLUMNS, "?"), RULES["code"]),
         ({"currency": "?", "expires_at": GOOD[5]}, RULES["currency"]),
@@ -226,3 +228,11 @@ def test_a_longer_record_than_may_be_is_rejected() -> None:
     data = lines_of([good_with(member_id="m-" + "a" * 200), GOOD])
     (reject,) = read_batch(block_of(data), HEADER, record_bytes_max=128).rejects
     assert (reject.line, reject.reason) == (1, TOO_LONG)
+
+
+def test_a_record_longer_than_any_piece_that_a_reader_takes_at_once_is_read() -> None:
+    """A record of megabytes, where so much is allowed, is judged like any other, and its neighbours are loaded."""
+    data = lines_of([GOOD, good_with(currency="E\n" * 1_500_000), GOOD])
+    batch = read_batch(block_of(data), HEADER, record_bytes_max=4_000_000)
+    assert [(one.line, one.reason) for one in batch.rejects] == [(2, RULES["currency"])]
+    assert batch.columns["source_line"].to_pylist() == [1, 1_500_003]

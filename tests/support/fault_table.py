@@ -60,7 +60,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
     """Print the table, its sum last, and write the page if nothing failed."""
     reports = [report for kind in _KINDS for report in terminalreporter.stats.get(kind, [])]
-    lines = [value for report in reports for name, value in report.user_properties if name == PROPERTY]
+    lines = [value for report in reports for name, value in getattr(report, "user_properties", ()) if name == PROPERTY]
     if not lines:
         return
     table = table_of(lines)

@@ -1,0 +1,160 @@
+"""The command line: `load`, `status` and `rejects`, each with the settings of the environment."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import orjson
+import typer
+
+from etl.app import Application
+from etl.errors import FileRefusedError
+from etl.feeder import Feeder
+from etl.file_load import open_file
+from etl.rejects import RejectedRow, read_rejects, reject_path
+from etl.report import EXIT_STATUS, Outcome, worst
+from etl.settings import Duplicates, EtlSettings, LoadOptions, OnError, Progress
+from etl.store import EtlStore
+from runtime.errors import DependencyUnavailable, SettingsError
+from runtime.logs import close_logs, configure_logs
+from runtime.postgres import open_pool
+from runtime.process import EXIT_OK, EXIT_SETTINGS, run
+from runtime.settings import load_settings
+
+_EPILOG: Final = (
+    "Exit statuses of load: 0 loaded; 3 loaded, with rejects; 4 a file was refused; 75 stopped by a signal, and the"
+    " same command goes on; 1 failed; 2 wrong command line; 78 bad settings. With several files, the gravest."
+)
+
+app = typer.Typer(
+    name="etl",
+    help="Load CSV files of coupons into PostgreSQL, never twice.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+rejects_app = typer.Typer(help="The rows that were not loaded.", no_args_is_help=True)
+app.add_typer(rejects_app, name="rejects")
+
+Directory = Annotated[Path, typer.Option("--rejects-directory", help="Where the reject files are.", file_okay=False)]
+OneFile = Annotated[Path, typer.Argument(help="A file that was loaded, under whatever name.")]
+
+
+def run_command_line(arguments: list[str]) -> int:
+    """Run the command that the arguments name, and return the process's exit status."""
+    try:
+        app(args=arguments)
+    except SystemExit as ended:  # how Typer ends, also after a wrong command line
+        return ended.code if isinstance(ended.code, int) else EXIT_OK
+    except SettingsError as error:
+        sys.stderr.write(f"etl: {error}\n")
+        return EXIT_SETTINGS
+    except (DependencyUnavailable, FileRefusedError, OSError, ValueError) as error:
+        sys.stderr.write(f"etl: {error}\n")
+    return EXIT_STATUS[Outcome.FAILED]
+
+
+@app.command(epilog=_EPILOG)
+def load(  # noqa: PLR0913, PLR0917 - one parameter an option
+    files: Annotated[list[str], typer.Argument(help="CSV, plain or gzip; - is standard input.", show_default=False)],
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Batches that are loaded side by side.")] = 2,
+    batch_rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows of one transaction, at most.")] = 10_000,
+    batch_bytes: Annotated[
+        int, typer.Option(min=1_024, max=64 * 1024**2, help="Bytes of the file in one transaction, at most.")
+    ] = 4 * 1024**2,
+    on_error: Annotated[OnError, typer.Option(help="What a bad row does.")] = OnError.REJECT,
+    max_rejects: Annotated[int | None, typer.Option(min=0, help="Fail at the first bad row beyond so many.")] = None,
+    duplicates: Annotated[Duplicates, typer.Option(help="Which row with a code stays.")] = Duplicates.FIRST,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, load nothing.")] = False,
+    progress: Annotated[Progress, typer.Option(help="A bar needs a terminal.")] = Progress.BAR,
+    report: Annotated[Path | None, typer.Option(dir_okay=False, help="Where to write what was done, as JSON.")] = None,
+    rejects_directory: Directory = Path("rejects"),
+) -> None:
+    """Load files, one after another; what was loaded before is not loaded again."""
+    options = LoadOptions(
+        files=tuple(files),
+        workers=workers,
+        batch_rows=batch_rows,
+        batch_bytes=batch_bytes,
+        on_error=on_error,
+        max_rejects=max_rejects,
+        duplicates=duplicates,
+        is_dry_run=dry_run,
+        progress=progress,
+        report=report,
+        rejects_directory=rejects_directory,
+    )
+    applications: list[Application] = []
+
+    def build(settings: EtlSettings) -> Application:
+        applications.append(Application(settings, options))
+        return applications[-1]
+
+    ended_with = run(EtlSettings, build)
+    if ended_with != EXIT_OK:
+        raise typer.Exit(ended_with)
+    if not applications or not applications[0].is_ended:
+        raise typer.Exit(EXIT_STATUS[Outcome.STOPPED])
+    raise typer.Exit(EXIT_STATUS[worst([each.outcome for each in applications[0].reports])])
+
+
+@app.command()
+def status(file: OneFile) -> None:
+    """Say what the ledger knows of a file's content, as JSON."""
+
+    async def ask(settings: EtlSettings) -> None:
+        async with open_pool(settings.postgres, application_name="etl-command") as pool:
+            found = await EtlStore(pool).status(await _content_sha256(file, settings))
+        if found is None:
+            sys.stderr.write("etl: nothing of this content was loaded\n")
+            raise typer.Exit(EXIT_STATUS[Outcome.REFUSED])
+        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode())
+
+    _run(ask)
+
+
+@rejects_app.command("show")
+def show_rejects(file: OneFile, rejects_directory: Directory = Path("rejects")) -> None:
+    """List the bad rows of a file: line and reason."""
+
+    async def show(settings: EtlSettings) -> None:
+        for row in _rejects(await _content_sha256(file, settings), rejects_directory):
+            sys.stdout.write(f"line {row.line}: {row.reason}\n")
+
+    _run(show)
+
+
+@rejects_app.command("export")
+def export_rejects(file: OneFile, rejects_directory: Directory = Path("rejects")) -> None:
+    """Write the bad rows as they were, under their file's header: to be mended, and loaded as a file of its own."""
+
+    async def export(settings: EtlSettings) -> None:
+        async with open_file(str(file), settings) as source:
+            header, _ = await Feeder(source, settings, LoadOptions(files=())).read_header()
+            rows = _rejects(source.content_sha256, rejects_directory)
+        sys.stdout.buffer.write(",".join(header.columns).encode() + b"\n")
+        sys.stdout.buffer.writelines(row.raw + b"\n" for row in rows)
+
+    _run(export)
+
+
+async def _content_sha256(file: Path, settings: EtlSettings) -> bytes:
+    async with open_file(str(file), settings) as source:
+        return source.content_sha256
+
+
+def _rejects(content_sha256: bytes, directory: Path) -> list[RejectedRow]:
+    path = reject_path(directory, content_sha256)
+    return list(read_rejects(path)) if path.exists() else []
+
+
+def _run(ask: Callable[[EtlSettings], Coroutine[Any, Any, None]]) -> None:  # Any: nothing is sent to a coroutine
+    settings = load_settings(EtlSettings)
+    configure_logs(settings)
+    try:
+        asyncio.run(ask(settings))
+    finally:
+        close_logs()

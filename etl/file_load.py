@@ -1,0 +1,128 @@
+"""Load one file from its first look to its last ledger entry."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from etl.errors import FileBusyError, FileRefusedError, OtherRuleError
+from etl.feeder import Feeder, Gap, gaps_of
+from etl.header import Header
+from etl.processor import Processor, Target
+from etl.progress import Counters, Monitor
+from etl.rejects import RejectFile, reject_path
+from etl.report import FileReport, Outcome
+from etl.settings import EtlSettings, LoadOptions
+from etl.source import Source, open_source
+from etl.store import EtlStore
+from patterns import Context
+from runtime.logs import get_logger
+
+_log = get_logger("etl")
+
+
+class FileLoad:
+    """Loads files by the same settings and options; for one task.
+
+    Args:
+        store: None in a dry run, which reads and checks all, and writes nothing.
+        reach: called at the crash points.
+    """
+
+    def __init__(
+        self, store: EtlStore | None, settings: EtlSettings, options: LoadOptions, reach: Callable[[str], None]
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._options = options
+        self._reach = reach
+
+    async def run(self, ctx: Context, report: FileReport) -> None:
+        """Load a file, or as much of it as is in hand when the context ends, and fill in its report.
+
+        What keeps this file from being loaded is in the report; a cancel rolls back what is in hand.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with open_file(report.name, self._settings) as source:
+                report.content_sha256, report.content_bytes = source.content_sha256.hex(), source.content_bytes
+                feeder = Feeder(source, self._settings, self._options)
+                header, rows = await feeder.read_header()
+                if self._store is None:
+                    await self._check(ctx, feeder, header, rows, report)
+                else:
+                    await self._load(ctx, self._store, feeder, header, rows, report)
+                await asyncio.to_thread(source.check_unchanged)
+        except (FileRefusedError, FileBusyError, OtherRuleError) as error:
+            report.outcome, report.detail = Outcome.REFUSED, str(error)
+        except Exception as error:  # noqa: BLE001 - told in the log, the report and the exit status
+            report.outcome = Outcome.STOPPED if ctx.is_done else Outcome.FAILED
+            report.detail = str(error) or type(error).__name__
+            _log.error("File failed", file=report.name, exc_info=error)
+        report.seconds = round(loop.time() - began, 3)
+        _log.info("File done", file=report.name, outcome=report.outcome, rows=report.rows, detail=report.detail)
+
+    async def _check(self, ctx: Context, feeder: Feeder, header: Header, rows: Gap, report: FileReport) -> None:
+        """Read and check all rows; those that are good count as skipped, for nothing is loaded."""
+        processor = await self._process(ctx, feeder, header, [rows], None, report)
+        report.rejected = processor.rejected_count
+        report.skipped = processor.processed_count - processor.rejected_count
+        report.outcome = self._outcome(processor, report, is_whole=not ctx.is_done)
+
+    async def _load(
+        self, ctx: Context, store: EtlStore, feeder: Feeder, header: Header, rows: Gap, report: FileReport
+    ) -> None:
+        content_sha256 = bytes.fromhex(report.content_sha256)
+        async with store.hold_file(content_sha256):
+            file = await store.open_file(content_sha256, report.content_bytes, report.name, self._options.duplicates)
+            path = reject_path(self._options.rejects_directory, content_sha256)
+            with await asyncio.to_thread(RejectFile, path, file.done) as rejects:
+                gaps = gaps_of(rows, file.done)
+                processor = await self._process(ctx, feeder, header, gaps, Target(store, file, rejects), report)
+            self._reach("before-finish")
+            is_whole = await store.finish_file(file, rows.byte_start)
+            known = await store.status(content_sha256)
+        assert known is not None  # noqa: S101 - it was opened, and nobody may delete it
+        report.inserted, report.skipped, report.rejected = known.inserted, known.skipped, known.rejected
+        report.reject_file = str(path) if known.rejected else None
+        report.outcome = self._outcome(processor, report, is_whole=is_whole)
+
+    async def _process(
+        self,
+        ctx: Context,
+        feeder: Feeder,
+        header: Header,
+        gaps: Sequence[Gap],
+        target: Target | None,
+        report: FileReport,
+    ) -> Processor:
+        counters = Counters()
+        if target is not None:
+            counters.rejected.add(sum(one.rejected for one in target.file.done))
+        processor = Processor(header, target, counters, self._settings, self._options, self._reach)
+        bytes_total = sum(gap.byte_end - gap.byte_start for gap in gaps)
+        monitor = Monitor(report.name, counters, bytes_total, processor.in_hand, self._options.progress)
+        report.reasons = processor.reasons
+        async with monitor.watching():
+            await processor.process(ctx, feeder.blocks(gaps))
+        return processor
+
+    def _outcome(self, processor: Processor, report: FileReport, *, is_whole: bool) -> Outcome:
+        if processor.failures:
+            report.detail = f"{processor.failed_count} batches failed; the first: {processor.failures[0]}"
+            return Outcome.FAILED
+        if not is_whole:
+            report.detail = "stopped by a signal; the same command goes on"
+            return Outcome.STOPPED
+        return Outcome.LOADED_WITH_REJECTS if report.rejected else Outcome.LOADED
+
+
+@asynccontextmanager
+async def open_file(name: str, settings: EtlSettings) -> AsyncIterator[Source]:
+    """Open a file, or standard input for `-`, in a thread: it is read through once."""
+    opening = open_source(name, spool_directory=settings.spool_directory, content_bytes_max=settings.content_bytes_max)
+    source = await asyncio.to_thread(opening.__enter__)
+    try:
+        yield source
+    finally:
+        await asyncio.to_thread(opening.__exit__, None, None, None)

@@ -1,0 +1,234 @@
+"""Load one file with a pool of workers: the twin of the original's processor.go.
+
+In Go the workers range over `job_channel` and a wait group ends with the last of them. `WorkerPool` is both: its queue
+is the channel of 2 x `num_workers` batches, and closing it ends the workers. What differs: a batch that failed comes
+out with its error, and a feeder is never left blocked in front of workers that are gone.
+"""
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from etl.block import Block
+from etl.copy_format import encode
+from etl.coupon_batch import CouponBatch, Reject, read_batch
+from etl.errors import RowRejectedError, TooManyRejectsError
+from etl.header import Header
+from etl.ledger import BatchRange, LedgerFile
+from etl.progress import Counters
+from etl.rejects import RejectFile
+from etl.settings import EtlSettings, LoadOptions, OnError
+from etl.store import BatchCounts
+from patterns import ChannelClosedError, Context, ErrorGroup, JobResult, WorkerPool, receive, select
+from runtime.backoff import Backoff
+from runtime.errors import DependencyUnavailable
+from runtime.logs import get_logger
+
+_REASONS_MAX: Final = 100
+
+_log = get_logger("etl")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchJob:
+    """A batch that waits for a worker."""
+
+    number: int
+    block: Block
+
+
+class BatchStore(Protocol):
+    """What loads a batch: rows and ledger entry together, or neither."""
+
+    async def load_batch(
+        self, file: LedgerFile, where: BatchRange, copy_bytes: bytes, *, rows: int, rejected: int
+    ) -> BatchCounts:
+        """Load a batch, or tell what became of it when it was loaded before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the rows of a file go: good ones to the store and its ledger's entry, bad ones to the reject file."""
+
+    store: BatchStore
+    file: LedgerFile
+    rejects: RejectFile
+
+
+class Processor:
+    """Loads the batches of one file; for one load.
+
+    Args:
+        header: the file's columns.
+        target: where the rows go; None in a dry run.
+        counters: of the file; `rejected` begins with those of earlier tries.
+        settings: the waits while Postgres is away, and how long a record may be.
+        options: `workers` is how many batches are in hand at once. `on_error`: `stop` ends at the first bad row;
+            `reject` goes on, also past a batch that fails for a reason of its own, and the file is then not loaded
+            whole. `max_rejects` counts over all tries.
+        reach: called at the crash points.
+    """
+
+    def __init__(
+        self,
+        header: Header,
+        target: Target | None,
+        counters: Counters,
+        settings: EtlSettings,
+        options: LoadOptions,
+        reach: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._header = header
+        self._target = target
+        self._counters = counters
+        self._retry = settings.retry
+        self._record_bytes_max = settings.record_bytes_max
+        self._num_workers = options.workers
+        self._on_error = options.on_error
+        self._max_rejects = options.max_rejects
+        self._reach = reach
+        self._in_hand: dict[str, str] = {}
+        self._failures: list[Exception] = []
+        self.reasons: Counter[str] = Counter()
+
+    @property
+    def processed_count(self) -> int:
+        """Rows that became something: loaded, skipped or rejected."""
+        return self._counters.processed.load()
+
+    @property
+    def skipped_count(self) -> int:
+        """Rows whose code was there."""
+        return self._counters.skipped.load()
+
+    @property
+    def rejected_count(self) -> int:
+        """Bad rows of the file, over all tries."""
+        return self._counters.rejected.load()
+
+    @property
+    def failed_count(self) -> int:
+        """Batches that were not loaded, for a reason of their own."""
+        return self._counters.failed.load()
+
+    @property
+    def failures(self) -> list[Exception]:
+        """Why batches were not loaded, the first ones."""
+        return self._failures
+
+    def in_hand(self) -> dict[str, str]:
+        """Return what each worker has in hand, for whoever shows it."""
+        return dict(self._in_hand)
+
+    async def process(self, ctx: Context, blocks: AsyncIterator[Block]) -> None:
+        """Load all blocks, or as many as were begun when the context ended; return when none is in hand.
+
+        Cancellation, and whatever ends the load, rolls back what is in hand.
+
+        Raises:
+            RowRejectedError: `on_error` is `stop`, and a row is bad.
+            TooManyRejectsError: More rows are bad than may be.
+            DuplicateRowError: A code came twice, and the rule is `fail`.
+            FileChangedError: The file is not what it was.
+            DependencyUnavailable: Postgres was away for longer than `give_up_seconds`.
+            OSError: The rejects cannot be kept.
+        """
+
+        async def work(job: BatchJob) -> None:
+            if not ctx.is_done:
+                await self.process_batch(ctx, job)
+
+        async with ErrorGroup() as group, WorkerPool(work, self._num_workers, 2 * self._num_workers) as pool:
+            await group.go(self._feed, ctx, blocks, pool)
+            async for result in pool:
+                self._judge(result)
+
+    async def process_batch(self, ctx: Context, job: BatchJob) -> BatchCounts:
+        """Load one batch and return what became of its rows; in = inserted + skipped + rejected.
+
+        Its bad rows are on disk before it counts. While Postgres is away it is tried again until the context ends.
+        Cancellation rolls it back.
+        """
+        worker_id = _worker_id()
+        self._in_hand[worker_id] = f"line {job.block.first_line:,}"
+        batch = await asyncio.to_thread(read_batch, job.block, self._header, record_bytes_max=self._record_bytes_max)
+        if batch.rejects:
+            await self._reject(batch.rejects)
+        counts = await self._load(ctx, job, batch)
+        self._reach("after-commit")
+        self.reasons.update(reject.reason for reject in batch.rejects)
+        self._counters.processed.add(batch.rows)
+        self._counters.skipped.add(counts.skipped)
+        self._counters.bytes_done.add(len(job.block.data))
+        _log.debug(
+            "Batch done", worker_id=worker_id, batch=job.number, inserted=counts.inserted, skipped=counts.skipped
+        )
+        return counts
+
+    async def _feed(self, ctx: Context, blocks: AsyncIterator[Block], pool: WorkerPool[BatchJob, None]) -> None:
+        number = 0
+        try:
+            async for block in blocks:
+                if ctx.is_done:
+                    break
+                number += 1
+                await pool.submit(BatchJob(number, block))
+        except ChannelClosedError:
+            raise RuntimeError("no worker is left") from None
+        finally:
+            pool.close()
+
+    def _judge(self, result: JobResult[BatchJob, None]) -> None:
+        """Go on after a batch that failed by itself, if told so; what would meet every other batch ends the load."""
+        error = result.error
+        if error is None:
+            return
+        if self._on_error is OnError.STOP or not isinstance(error, Exception) or isinstance(error, _ENDS_ALL):
+            raise error
+        self._counters.failed.add()
+        if len(self._failures) < _REASONS_MAX:
+            self._failures.append(error)
+        _log.error("Batch failed", line=result.job.block.first_line, error=repr(error))
+
+    async def _reject(self, rejects: Sequence[Reject]) -> None:
+        if self._on_error is OnError.STOP:
+            raise RowRejectedError(rejects[0].line, rejects[0].reason)
+        rejected = self._counters.rejected.add(len(rejects))
+        if self._max_rejects is not None and rejected > self._max_rejects:
+            raise TooManyRejectsError(self._max_rejects, rejects[-1].line)
+        if self._target is not None:
+            await asyncio.to_thread(self._target.rejects.write, rejects)
+            self._reach("after-rejects")
+
+    async def _load(self, ctx: Context, job: BatchJob, batch: CouponBatch) -> BatchCounts:
+        if self._target is None:
+            return BatchCounts(inserted=0, skipped=0)
+        store, file, block = self._target.store, self._target.file, job.block
+        where = BatchRange(block.byte_start, block.byte_end, block.first_line, block.next_line)
+        copy_bytes = await asyncio.to_thread(encode, batch, file.source)
+        backoff = Backoff(self._retry.first_seconds, self._retry.most_seconds)
+        give_up_at = math.inf
+        while True:
+            self._reach("before-load")
+            try:
+                return await store.load_batch(
+                    file, where, copy_bytes, rows=batch.columns.num_rows, rejected=len(batch.rejects)
+                )
+            except DependencyUnavailable as error:
+                now, seconds = asyncio.get_running_loop().time(), backoff.fail()
+                give_up_at = min(give_up_at, now + self._retry.give_up_seconds)
+                if ctx.is_done or now + seconds > give_up_at:
+                    raise
+                _log.warning("Waiting for Postgres", reason=error.detail, wait_seconds=round(seconds, 3))
+                await select(receive(ctx.done), timeout_seconds=seconds)
+
+
+_ENDS_ALL: Final = (RowRejectedError, TooManyRejectsError, DependencyUnavailable, OSError)
+
+
+def _worker_id() -> str:
+    task = asyncio.current_task()
+    return "worker" if task is None else task.get_name()

@@ -1,0 +1,111 @@
+"""What a load can be told: by the environment, where the servers are; by the command line, what to load and how."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from runtime.crash_point import CrashSettings
+from runtime.settings import AdminSettings, PostgresSettings, ProcessSettings, Seconds, Section
+
+
+class OnError(StrEnum):
+    """What a bad row does."""
+
+    STOP = "stop"
+    REJECT = "reject"
+
+
+class Duplicates(StrEnum):
+    """Which of the rows with one code stays, by their lines, or that none may meet another."""
+
+    FIRST = "first"
+    LAST = "last"
+    FAIL = "fail"
+
+
+class Progress(StrEnum):
+    """How progress is shown; on no terminal a bar becomes a log line every ten seconds."""
+
+    BAR = "bar"
+    LOG = "log"
+    NONE = "none"
+
+
+class EtlPostgresSettings(PostgresSettings):
+    """As of any process, with the patience that a large batch on a slow disk needs."""
+
+    statement_timeout_seconds: Seconds = 60.0
+    lock_timeout_seconds: Seconds = 30.0
+
+
+class RetrySettings(Section):
+    """Bound the tries while Postgres is away or its disk is full: `give_up_seconds` in all, for one batch."""
+
+    first_seconds: Seconds = 0.2
+    most_seconds: Seconds = 5.0
+    give_up_seconds: Seconds = 120.0
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield times that are out of order."""
+        if self.first_seconds > self.most_seconds:
+            yield "first_seconds is greater than most_seconds"
+
+
+class EtlSettings(ProcessSettings):
+    """The settings of one load; `ETL_POSTGRES__HOST` is `postgres.host`.
+
+    Attributes:
+        retry: the waits for Postgres.
+        record_bytes_max: a longer record is rejected.
+        content_bytes_max: a file with more than that, after decompression, is refused.
+        spool_directory: where standard input is kept while it is loaded.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="ETL_", env_nested_delimiter="__")
+
+    service: ClassVar[str] = "etl"
+
+    admin: AdminSettings = AdminSettings(port=0)
+    postgres: EtlPostgresSettings
+    retry: RetrySettings = RetrySettings()
+    record_bytes_max: int = Field(default=65_536, ge=128, le=16_777_216)
+    content_bytes_max: int = Field(default=64 * 1024**3, ge=1, le=2**50)
+    spool_directory: Path = Path(tempfile.gettempdir())
+    crash: CrashSettings = CrashSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """One `load` as the command line has it.
+
+    Attributes:
+        files: paths, or `-` for standard input; loaded one after another.
+        workers: how many batches are loaded side by side.
+        batch_rows: how many records one transaction takes at most.
+        batch_bytes: how many bytes of the file it takes at most.
+        on_error: what a bad row does.
+        max_rejects: the load fails at the first row beyond that many of a file; None for no limit.
+        duplicates: which of two rows with one code stays.
+        is_dry_run: read and check all, and load nothing; no database is needed.
+        progress: how progress is shown.
+        report: where the report is written, or None.
+        rejects_directory: where the reject files are.
+    """
+
+    files: tuple[str, ...]
+    workers: int = 2
+    batch_rows: int = 10_000
+    batch_bytes: int = 4 * 1024 * 1024
+    on_error: OnError = OnError.REJECT
+    max_rejects: int | None = None
+    duplicates: Duplicates = Duplicates.FIRST
+    is_dry_run: bool = False
+    progress: Progress = Progress.LOG
+    report: Path | None = None
+    rejects_directory: Path = Path()

@@ -1,0 +1,119 @@
+"""Run the ETL's command as a process of its own, as an operator would."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import orjson
+
+from sandbox.coupon_file import HEADER, FileRow
+from sandbox.servers import PostgresServer
+from tests.support.service_process import environment_of, postgres_variables
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_SECONDS = 60.0
+NOTHING: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended."""
+
+    status: int
+    output: str
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class EtlCommand:
+    """The command line of the ETL, on one database, with its files in one directory."""
+
+    postgres: PostgresServer
+    database: str
+    directory: Path
+
+    @property
+    def report_path(self) -> Path:
+        """Where each load writes its report."""
+        return self.directory / "report.json"
+
+    def report(self) -> dict[str, Any]:
+        """Return the report of the last load's first file."""
+        found: dict[str, Any] = orjson.loads(self.report_path.read_bytes())["files"][0]
+        return found
+
+    def write(self, name: str, rows: list[FileRow]) -> Path:
+        """Write a file with a header and rows."""
+        path = self.directory / name
+        path.write_bytes(HEADER + b"".join(row.raw for row in rows))
+        return path
+
+    @asynccontextmanager
+    async def start(
+        self, *arguments: object, variables: Mapping[str, str] = NOTHING
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Start a command; it is killed if it still runs on leaving."""
+        own = postgres_variables(self.postgres, self.database, "etl")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "etl",
+            *map(str, arguments),
+            cwd=ROOT,
+            env=environment_of("etl", {**own, **variables}),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    async def run(self, *arguments: object, content: bytes = b"", variables: Mapping[str, str] = NOTHING) -> Ended:
+        """Run a command to its end."""
+        async with self.start(*arguments, variables=variables) as process, asyncio.timeout(DEADLINE_SECONDS):
+            output, log = await process.communicate(content)
+        assert process.returncode is not None
+        return Ended(process.returncode, output.decode(), log.decode())
+
+    async def load(self, *arguments: object, content: bytes = b"", variables: Mapping[str, str] = NOTHING) -> Ended:
+        """Run `load` with a report and reject files in the directory."""
+        own = ("--report", self.report_path, "--rejects-directory", self.directory / "rejects")
+        return await self.run("load", *arguments, *own, content=content, variables=variables)
+
+    async def stored(self) -> dict[str, int]:
+        """Return the coupons that are stored: their codes, and the lines that they came from."""
+        connection = await asyncpg.connect(self.postgres.url(self.database), timeout=10)
+        try:
+            rows = await connection.fetch("select code, source_line from coupons")
+        finally:
+            await connection.close()
+        assert len({row["code"] for row in rows}) == len(rows)
+        return {row["code"]: row["source_line"] for row in rows}
+
+
+def first_lines(rows: list[FileRow]) -> dict[str, int]:
+    """Return each good code with the line of its first row, as `--duplicates first` has it."""
+    found: dict[str, int] = {}
+    for line, row in enumerate(rows, start=2):
+        if row.code is not None:
+            found.setdefault(row.code, line)
+    return found
+
+
+def last_lines(rows: list[FileRow]) -> dict[str, int]:
+    """Return each good code with the line of its last row, as `--duplicates last` has it."""
+    return {row.code: line for line, row in enumerate(rows, start=2) if row.code is not None}
+
+
+def bad_lines(rows: list[FileRow]) -> list[int]:
+    """Return the lines of the bad rows."""
+    return [line for line, row in enumerate(rows, start=2) if row.code is None]

@@ -1,0 +1,90 @@
+"""The reject file: on disk before its batch counts, every row once, and whole lines only."""
+
+import os
+from pathlib import Path
+
+import pytest
+from etl.coupon_batch import Reject
+
+from etl.ledger import DoneRange
+from etl.rejects import RejectedRow, RejectFile, read_rejects, reject_path
+
+RAW = b'ABC,"m-1",\xff\x00,"quoted\nline"'
+
+
+def _reject(line: int, raw: bytes = RAW) -> Reject:
+    return Reject(line=line, raw=raw, reason="code must be 16 characters")
+
+
+def _done(first: int, behind: int) -> DoneRange:
+    return DoneRange(
+        byte_start=first * 10,
+        byte_end=behind * 10,
+        line_start=first,
+        line_end=behind,
+        inserted=0,
+        skipped=0,
+        rejected=0,
+    )
+
+
+def test_rejects_written_by_batches_in_any_order_are_read_by_their_lines(tmp_path: Path) -> None:
+    """What several batches wrote is read in the order of the file, byte for byte."""
+    path = reject_path(tmp_path / "new", b"\x01" * 32)
+    with RejectFile(path, ()) as file:
+        file.write([_reject(20), _reject(21)])
+        file.write([_reject(3, b"")])
+    assert list(read_rejects(path)) == [
+        RejectedRow(3, "code must be 16 characters", b""),
+        RejectedRow(20, "code must be 16 characters", RAW),
+        RejectedRow(21, "code must be 16 characters", RAW),
+    ]
+
+
+def test_rejects_of_a_batch_that_did_not_count_are_dropped_when_the_file_is_opened_again(tmp_path: Path) -> None:
+    """After a crash behind the write and before the commit, the batch's rejects come again, and are there once."""
+    path = reject_path(tmp_path, b"\x01" * 32)
+    with RejectFile(path, ()) as file:
+        file.write([_reject(2)])
+        file.write([_reject(12)])
+    with RejectFile(path, [_done(2, 10)]) as file:
+        assert [row.line for row in read_rejects(path)] == [2]
+        file.write([_reject(12)])
+    assert [row.line for row in read_rejects(path)] == [2, 12]
+
+
+def test_line_that_a_crash_cut_off_is_no_reject_and_spoils_none_behind_it(tmp_path: Path) -> None:
+    """Half a line at the end is left out, and dropped when the file is opened again."""
+    path = reject_path(tmp_path, b"\x01" * 32)
+    with RejectFile(path, ()) as file:
+        file.write([_reject(2), _reject(12)])
+    path.write_bytes(path.read_bytes()[:-7])
+    assert [row.line for row in read_rejects(path)] == [2]
+    with RejectFile(path, [_done(2, 20)]) as file:
+        file.write([_reject(12)])
+    assert [row.line for row in read_rejects(path)] == [2, 12]
+
+
+def test_write_that_fails_raises_and_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the disk does not confirm, the rejects do not count, and what follows stands alone."""
+    path = reject_path(tmp_path, b"\x01" * 32)
+    with RejectFile(path, ()) as file:
+        file.write([_reject(2)])
+        with monkeypatch.context() as patch:
+
+            def fail(_: int) -> None:
+                raise OSError(28, "No space left on device")
+
+            patch.setattr(os, "fsync", fail)
+            with pytest.raises(OSError, match="No space left"):
+                file.write([_reject(3)])
+        file.write([_reject(4)])
+    assert [row.line for row in read_rejects(path)] == [2, 4]
+
+
+def test_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    """A file that is no reject file is told, not taken for one."""
+    path = tmp_path / "other"
+    path.write_bytes(b"line,reason\n")
+    with pytest.raises(ValueError, match="is no reject file"):
+        read_rejects(path)

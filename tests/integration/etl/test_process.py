@@ -95,7 +95,7 @@ async def test_same_content_is_never_loaded_twice_whatever_it_is_called_and_howe
 async def test_two_processes_at_once_load_a_content_once(etl: EtlCommand, rows: list[FileRow]) -> None:
     """One of them loads it; the other one finds it busy, or done."""
     first, second = etl.write("a.csv", rows), etl.write("b.csv", rows)
-    ended = await asyncio.gather(etl.run("load", first, *SMALL), etl.run("load", second, *SMALL))
+    ended = await asyncio.gather(etl.load(first, *SMALL), etl.load(second, *SMALL))
     assert {each.status for each in ended} <= {3, 4}
     assert 3 in {each.status for each in ended}
     assert await etl.stored() == first_lines(rows)

@@ -6,6 +6,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from packaging.markers import Marker
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("services", "dev")
@@ -14,9 +15,12 @@ _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
 def _lock(name: str) -> dict[str, tuple[str, int]]:
-    """Return each package's version, and how many of its files have a hash; the file holds nothing else."""
+    """Return each package's version, and how many of its files have a hash; the file holds nothing else.
+
+    Of a package with a version for each of several Pythons it is that for this one.
+    """
     text = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8").replace("\\\n", " ")
-    pins = {}
+    pins: dict[str, tuple[str, int]] = {}
     for line in text.splitlines():
         if line.startswith("#") or not line.strip():
             continue
@@ -24,7 +28,8 @@ def _lock(name: str) -> dict[str, tuple[str, int]]:
         found = _PIN.fullmatch(pin.strip())
         assert found is not None, f"{name}: {line[:80]}"
         assert all(_HASH.fullmatch(f"--hash={one.strip()}") for one in hashes), f"{name}: {pin}"
-        pins[found["name"]] = (found["version"], len(hashes))
+        if found["name"] not in pins or found["marker"] is None or Marker(found["marker"]).evaluate():
+            pins[found["name"]] = (found["version"], len(hashes))
     return pins
 
 
@@ -47,7 +52,8 @@ def test_what_is_asked_for_is_locked_and_the_image_has_no_version_of_its_own() -
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     services, dev = _lock("services"), _lock("dev")
     assert {_name(one) for one in project["project"]["dependencies"]} <= services.keys()
-    assert {_name(one) for group in project["dependency-groups"].values() for one in group} <= dev.keys()
+    groups = [*project["dependency-groups"].values(), *project["project"]["optional-dependencies"].values()]
+    assert {_name(one) for group in groups for one in group} <= dev.keys()
     assert {package: pin for package, pin in services.items() if dev.get(package) != pin} == {}
 
 

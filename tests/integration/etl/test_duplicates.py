@@ -28,6 +28,7 @@ insert into coupons (
     source_line
 ) values ($1, 'm-9', 'rw-9', 0, 'EUR', '2026-01-01Z', '2999-01-01Z', $2, $3::text::timestamptz, $4, $5, 1)
 """
+WAITING: Final = "from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 REDEEM: Final = "update coupons set status = 'redeemed', redeemed_at = now(), version = 2 where code = $1"
 
 
@@ -207,12 +208,7 @@ async def test_row_that_is_being_redeemed_is_waited_for(
 
     async def is_waiting() -> bool:
         await administrator.execute("select pg_stat_clear_snapshot()")  # a transaction sees one state for all its time
-        return (
-            await administrator.fetchval(
-                "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-            )
-            == 1
-        )
+        return bool(await administrator.fetchval(f"select count(*) = 1 {WAITING}"))
 
     await eventually(is_waiting)
     await (redeeming.commit() if is_redeemed else redeeming.rollback())

@@ -120,7 +120,7 @@ async def test_lost_lock_ends_no_load(store: EtlStore, other: EtlStore, administ
         assert await administrator.fetchval(f"select count(pg_terminate_backend(pid)) {HOLDER}") == 1
 
         async def is_gone() -> bool:
-            return await administrator.fetchval(f"select count(*) {HOLDER}") == 0
+            return bool(await administrator.fetchval(f"select count(*) = 0 {HOLDER}"))
 
         await eventually(is_gone)
         async with other.hold_file(CONTENT):

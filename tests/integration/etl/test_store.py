@@ -77,7 +77,7 @@ async def wait_for_lock(administrator: asyncpg.Connection, count: int = 1) -> No
 
     async def is_waiting() -> bool:
         await administrator.execute("select pg_stat_clear_snapshot()")  # a transaction sees one state for all its time
-        return await administrator.fetchval(f"select count(*) {WAITING}") == count
+        return bool(await administrator.fetchval(f"select count(*) = $1 {WAITING}", count))
 
     await eventually(is_waiting)
 

@@ -84,9 +84,9 @@ async def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
     """Passwords and the tokens' secret can be read by nobody else, and no two of them are the same."""
     async with open_system(tmp_path) as system:
         secrets = list((system.directory / "secrets").iterdir())
-        assert len(secrets) == 11
+        assert len(secrets) == 12
         assert {stat.S_IMODE(secret.stat().st_mode) for secret in secrets} == {0o600}
-        assert len({secret.read_text() for secret in secrets}) == 11
+        assert len({secret.read_text() for secret in secrets}) == 12
 
 
 async def test_instance_that_ends_while_starting_is_reported_with_its_log(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ _QUOTE: Final = 34
 _LONGEST_LINE: Final = 16  # in limits of a record: beyond it, this is no file of records
 
 _QUOTED: Final = re.compile(rb'"[^"]*+(?:""[^"]*+)*+"')
-# A line without a comma or line feed in quotes: nearly all of them, also where a few others need the strict scanner.
-_SIMPLE: Final = re.compile(rb'(?:"[^",\n]*+"|[^",\r\n]*+)(?:,(?:"[^",\n]*+"|[^",\r\n]*+))*+\r?\n')
+# A record without a comma or a quote in quotes: nearly all of them, also where a few others need the strict scanner.
+_SIMPLE: Final = re.compile(rb'(?:"[^",]*+"|[^",\r\n]*+)(?:,(?:"[^",]*+"|[^",\r\n]*+))*+\r?\n')
 _MAY_PRECEDE: Final = np.isin(np.arange(256), np.frombuffer(b'",\n', np.uint8))
 _MAY_FOLLOW: Final = np.isin(np.arange(256), np.frombuffer(b'",\n', np.uint8))
 

@@ -33,7 +33,7 @@ RULES: Final = {
     "issued_at": "issued_at must be an RFC 3339 time with an offset, from 2000 to 2999",
     "expires_at": "expires_at must be an RFC 3339 time with an offset, from 2000 to 2999",
 }
-"""What each column must hold; none of it can hold a quote, a line end or a character that is not ASCII."""
+"""What each column must hold, in the order in which a row is judged."""
 ENDS_BEFORE_IT_BEGINS: Final = "expires_at must be after issued_at"
 
 _CENTS_PATTERN: Final = f"^(0|[1-9][0-9]{{0,{len(str(MAX_CENTS)) - 1}}})$"

@@ -120,9 +120,10 @@ def test_a_line_with_no_end_is_refused_before_it_fills_the_memory() -> None:
             _cut(chunks, rows_max=1, bytes_max=100)
 
 
-def test_what_waits_is_bounded_while_a_quote_stays_open() -> None:
+@pytest.mark.parametrize("rows_max", [10, 1_000_000])
+def test_what_waits_is_bounded_while_a_quote_stays_open(rows_max: int) -> None:
     """Behind a quote that is never closed, blocks come at the pace of the bytes."""
-    cutter = BlockCutter(rows_max=10, bytes_max=100, record_bytes_max=_RECORD_BYTES_MAX)
+    cutter = BlockCutter(rows_max=rows_max, bytes_max=100, record_bytes_max=_RECORD_BYTES_MAX)
     fed = given_back = 0
     for chunk in [b'a,"b\n', *[b"c,d\n" * 5] * 1000]:
         fed += len(chunk)

@@ -174,7 +174,7 @@ def test_many_rows_of_which_some_are_bad_are_all_accounted_for(is_quoted: bool) 
         ({"issued_at": "2026-02-30T00:00:00Z"}, RULES["issued_at"]),
         ({"expires_at": GOOD[5]}, ENDS_BEFORE_IT_BEGINS),
         ({"issued_at": "2000-01-01T00:00:00+00:01"}, RULES["issued_at"]),
-        ({"expires_at": "2999-12-31T23:59:59-00:01"}, RULES["expires_at"]),
+        ({"expires_at": "2999-12-31T23:59:00-00:01"}, RULES["expires_at"]),
         ({"value_cents": str(MAX_CENTS + 1)}, RULES["value_cents"]),
         (dict.fromkeys(COLUMNS, "?"), RULES["code"]),
         ({"currency": "?", "expires_at": GOOD[5]}, RULES["currency"]),
@@ -221,6 +221,14 @@ def test_times_come_out_in_utc() -> None:
     data = lines_of([good_with(issued_at="2026-01-01T00:00:00.25+05:30")])
     columns = read_batch(block_of(data), HEADER).columns
     assert columns["issued_at"].to_pylist() == [datetime(2025, 12, 31, 18, 30, 0, 250_000, UTC)]
+
+
+def test_the_first_and_the_last_moment_that_may_be_are_read() -> None:
+    """The years are 2000 to 2999, from their first microsecond to their last."""
+    data = lines_of([good_with(issued_at="2000-01-01T00:00:00Z", expires_at="2999-12-31T23:59:59.999999Z")])
+    batch = read_batch(block_of(data), HEADER)
+    assert batch.columns["issued_at"].to_pylist() == [datetime(2000, 1, 1, tzinfo=UTC)]
+    assert batch.columns["expires_at"].to_pylist() == [datetime(2999, 12, 31, 23, 59, 59, 999_999, UTC)]
 
 
 def test_a_longer_record_than_may_be_is_rejected() -> None:

@@ -80,6 +80,7 @@ def test_between_records_there_are_line_ends_only_and_lines_are_counted_by_line_
 
 @_many
 @given(any_csv)
+@example(b'a\n"a"\r')
 def test_the_slow_way_finds_what_the_fast_way_finds(data: bytes) -> None:
     """Behind a record with a wrong quote, which sends a block the slow way, the same is found as without it."""
     bad = b'"a"a\n'

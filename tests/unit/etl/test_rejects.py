@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from etl.coupon_batch import Reject
 
+from etl.coupon_batch import Reject
 from etl.ledger import DoneRange
 from etl.rejects import RejectedRow, RejectFile, read_rejects, reject_path
 

@@ -270,7 +270,7 @@ def test_standard_input_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     """More than may be is not kept."""
     with (
         _standard_input(_CONTENT),
-        pytest.raises(FileRefusedError, match="longer than"),
+        pytest.raises(FileRefusedError, match="standard input is longer"),
         open_source("-", spool_directory=tmp_path, content_bytes_max=PIECE_BYTES),
     ):
         pass

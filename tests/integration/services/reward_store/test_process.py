@@ -138,7 +138,7 @@ async def _redeem_until_refused(
                 told[answer.json()["redemption_id"]] = member
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.fault("H1", "SIGTERM to the only reward_store under 40 members who redeem on keep-alive connections")
 async def test_a_stop_under_load_loses_no_request_and_no_event(
     place: Place, world: PostgresWorld, fault_report: FaultReport

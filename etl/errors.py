@@ -77,3 +77,10 @@ class DuplicateRowError(ValueError):
         self.origins = origins
         text = "; ".join(f"line {line}: its code is there from {origin}" for line, origin in sorted(origins.items()))
         super().__init__(text)
+
+
+class WorkerLostError(RuntimeError):
+    """Say that a worker of the pool ended with a batch in hand, which was rolled back."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(f"a worker was lost with the batch of line {line}")

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from etl.block import Block
 from etl.copy_format import encode
 from etl.coupon_batch import CouponBatch, Reject, read_batch
-from etl.errors import RowRejectedError, TooManyRejectsError
+from etl.errors import DuplicateRowError, RowRejectedError, TooManyRejectsError, WorkerLostError
 from etl.header import Header
 from etl.ledger import BatchRange, LedgerFile
 from etl.progress import Counters
@@ -134,6 +134,7 @@ class Processor:
             DuplicateRowError: A code came twice, and the rule is `fail`.
             FileChangedError: The file is not what it was.
             DependencyUnavailable: Postgres was away for longer than `give_up_seconds`.
+            WorkerLostError: A worker was cancelled; Go's pool would go on with the others, and with none for ever.
             OSError: The rejects cannot be kept.
         """
 
@@ -177,7 +178,7 @@ class Processor:
                 number += 1
                 await pool.submit(BatchJob(number, block))
         except ChannelClosedError:
-            raise RuntimeError("no worker is left") from None
+            return  # the pool has ended before the file: why is in one of its results
         finally:
             pool.close()
 
@@ -186,6 +187,8 @@ class Processor:
         error = result.error
         if error is None:
             return
+        if isinstance(error, asyncio.CancelledError):  # nobody here cancels one worker alone
+            raise WorkerLostError(result.job.block.first_line) from error
         if self._on_error is OnError.STOP or not isinstance(error, Exception) or isinstance(error, _ENDS_ALL):
             raise error
         self._counters.failed.add()
@@ -226,7 +229,7 @@ class Processor:
                 await select(receive(ctx.done), timeout_seconds=seconds)
 
 
-_ENDS_ALL: Final = (RowRejectedError, TooManyRejectsError, DependencyUnavailable, OSError)
+_ENDS_ALL: Final = (RowRejectedError, TooManyRejectsError, DuplicateRowError, DependencyUnavailable, OSError)
 
 
 def _worker_id() -> str:

@@ -92,7 +92,7 @@ class Monitor:
     async def _show_bars(self) -> None:
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=16),
             TaskProgressColumn(),
             TextColumn("{task.fields[detail]}"),
             TimeRemainingColumn(),

@@ -8,8 +8,6 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 BIN := $(VENV)/bin
 SECONDS_OF_TRAFFIC := $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),)
 READY := $(VENV)/.locked
-# Tests of real servers wait for half of their time, so that more of them fit on the cores than cores there are.
-WAITING = $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 )))
 
 .PHONY: help demo demo-compose check test test-containers test-compose faults soak drill-lost-token mutants audit bench links token lock format clean
 
@@ -41,7 +39,7 @@ check: $(READY) ## format, lint, types, import contracts, unit tests
 test: $(READY) ## the tests that need no Docker: unit, integration, end to end, faults (the long ones: make faults)
 	$(BIN)/pytest tests/unit/patterns -m 'not thorough' --numprocesses auto --dist worksteal --timeout 60 --cov --cov-report=term
 	$(BIN)/pytest tests/unit --ignore=tests/unit/patterns -m 'not thorough' --numprocesses auto --dist worksteal
-	$(BIN)/pytest tests --ignore=tests/unit -m 'not thorough' --numprocesses $(WAITING) --dist worksteal
+	$(BIN)/pytest tests --ignore=tests/unit -m 'not thorough' --numprocesses auto --dist worksteal
 
 test-containers: $(READY) ## the tests on PostgreSQL and Apache Kafka from their images, and those that need them (needs Docker)
 	TEST_SERVERS=containers $(BIN)/pytest tests/integration tests/containers -m 'not thorough' --numprocesses 2 --dist worksteal

@@ -216,7 +216,8 @@ class Couriers:
 
     async def send(self, change: Change) -> None:
         """Hand a change to its document's courier, as soon as there is room; a cancel is as in `Channel.send`."""
-        number = hash(external_id(change.document_id)) % len(self._changes)
+        several = len(self._changes)
+        number = hash(external_id(change.document_id)) % several if several > 1 else 0  # for each change that is read
         await self._changes[number].send(change)
 
     async def carry(self, ctx: Context) -> None:

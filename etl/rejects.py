@@ -8,12 +8,14 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import Any, Final, Self
 
 import orjson
 
 from etl.coupon_batch import Reject
+from etl.disk import replace_file, sync_directory, write_whole
 from etl.ledger import DoneRange
 
 _SUFFIX: Final = ".rejects.jsonl"
@@ -69,10 +71,10 @@ class RejectFile:
     def __init__(self, path: Path, done: Sequence[DoneRange]) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None
         if path.exists():
             kept = [row for row in _read(path) if any(one.line_start <= row.line < one.line_end for one in done)]
-            self._replace(kept)
+            replace_file(path, _lines(kept))
 
     def __enter__(self) -> Self:
         return self
@@ -91,34 +93,20 @@ class RejectFile:
             file = self._opened()
             begin = file.seek(0, os.SEEK_END)
             try:
-                file.write(_lines(RejectedRow(one.line, one.reason, one.raw) for one in rejects))
-                file.flush()
+                write_whole(file, _lines(RejectedRow(one.line, one.reason, one.raw) for one in rejects))
                 os.fsync(file.fileno())
             except OSError:
-                self._cut(file, begin)
+                os.ftruncate(file.fileno(), begin)  # what follows half a line would be read as part of it
                 raise
 
-    def _opened(self) -> IO[bytes]:
+    def _opened(self) -> FileIO:
         if self._file is None:
             is_new = not self._path.exists()
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("ab", buffering=0)
             if is_new:
-                _sync_directory(self._path.parent)
+                sync_directory(self._path.parent)
         return self._file
-
-    def _cut(self, file: IO[bytes], size: int) -> None:
-        """Leave no half line behind: what follows it would be read as part of it."""
-        os.ftruncate(file.fileno(), size)
-
-    def _replace(self, rows: Iterable[RejectedRow]) -> None:
-        new = self._path.with_suffix(".new")
-        with new.open("wb") as file:
-            file.write(_lines(rows))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
-        _sync_directory(self._path.parent)
 
 
 def _lines(rows: Iterable[RejectedRow]) -> bytes:
@@ -129,11 +117,3 @@ def _lines(rows: Iterable[RejectedRow]) -> bytes:
         )
         for row in rows
     )
-
-
-def _sync_directory(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -1,6 +1,5 @@
 """What a load did, for whoever started it: an exit status and a file that a program can read."""
 
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 import orjson
+
+from etl.disk import replace_file
 
 
 class Outcome(StrEnum):
@@ -82,12 +83,7 @@ def write_report(path: Path, reports: list[FileReport]) -> None:
         "outcome": worst([report.outcome for report in reports]),
         "files": [{"rows": report.rows} | {name: getattr(report, name) for name in _FIELDS} for report in reports],
     }
-    new = path.with_name(path.name + ".new")
-    with new.open("wb") as file:
-        file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    replace_file(path, orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 _FIELDS: Final = tuple(name for name in FileReport.__dataclass_fields__)

@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
+from etl.disk import RawFile, write_whole
 from etl.errors import FileChangedError, FileRefusedError
 
 PIECE_BYTES: Final = 1024 * 1024
@@ -215,17 +216,15 @@ def _spool(directory: Path, bytes_max: int) -> Iterator[io.FileIO]:
             size += len(piece)
             if size > bytes_max:
                 raise FileRefusedError(f"standard input is longer than {bytes_max} bytes")
-            _write(spool, piece, directory)
+            _keep(spool, piece, directory)
         with io.FileIO(spool.fileno(), closefd=False) as file:
             file.seek(0)
             yield file
 
 
-def _write(spool: IO[bytes], piece: bytes, directory: Path) -> None:
-    left = memoryview(piece)
+def _keep(spool: RawFile, piece: bytes, directory: Path) -> None:
     try:
-        while left:
-            left = left[spool.write(left) :]
+        write_whole(spool, piece)
     except OSError as error:
         raise _spool_error(error, directory) from error
 

@@ -1,0 +1,46 @@
+"""Write files so that what was written is there, whole, or the caller hears that it is not."""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+
+class RawFile(Protocol):
+    """A file without a buffer of its own, which may take less than it is given."""
+
+    def write(self, data: memoryview, /) -> int:
+        """Write some of the data and return how many bytes."""
+
+
+def write_whole(file: RawFile, data: bytes) -> None:
+    """Write all of the data; a disk without room for the rest takes the first part of it without an error.
+
+    Raises:
+        OSError: Some of it, or nothing, was written.
+    """
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a file in the place of another, on disk: whoever reads it sees all of it, or what was there before.
+
+    Raises:
+        OSError: It cannot be written; what was there before still is.
+    """
+    new = path.with_name(path.name + ".new")
+    with new.open("wb", buffering=0) as file:
+        write_whole(file, content)
+        os.fsync(file.fileno())
+    new.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Wait until a directory's entries are on disk: a new file in it, or one that took another's place."""
+    number = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

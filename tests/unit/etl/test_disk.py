@@ -1,0 +1,46 @@
+"""Writing to disk: all of it or an error, and in one step."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from etl.disk import replace_file, write_whole
+
+
+class Reluctant(io.FileIO):
+    """Takes at most three bytes at a time, as a disk does that is nearly full; after `room` bytes none."""
+
+    room = 1_000
+
+    def write(self, data: object, /) -> int:
+        """Write the first bytes."""
+        assert isinstance(data, memoryview)
+        if not self.room:
+            raise OSError(28, "No space left on device")
+        taken = super().write(data[: min(3, self.room)])
+        assert taken is not None
+        self.room -= taken
+        return taken
+
+
+def test_all_is_written_however_little_is_taken_at_a_time(tmp_path: Path) -> None:
+    """A file that takes some of the data gets the rest as well."""
+    with Reluctant(tmp_path / "file", "wb") as file:
+        write_whole(file, b"0123456789")
+    assert (tmp_path / "file").read_bytes() == b"0123456789"
+
+
+def test_disk_that_becomes_full_in_the_middle_is_told(tmp_path: Path) -> None:
+    """What found no room is an error, also where the first part was taken without one."""
+    with Reluctant(tmp_path / "file", "wb") as file:
+        file.room = 4
+        with pytest.raises(OSError, match="No space left"):
+            write_whole(file, b"0123456789")
+
+
+def test_file_takes_the_place_of_another_in_one_step(tmp_path: Path) -> None:
+    """The new content is there whole, and nothing else is left behind."""
+    (tmp_path / "file").write_bytes(b"old")
+    replace_file(tmp_path / "file", b"new")
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"file": b"new"}

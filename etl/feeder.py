@@ -2,22 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
 
 from etl.block import Block, BlockCutter
 from etl.header import Header, read_header
-from etl.ledger import DoneRange
+from etl.ledger import Gap
 from etl.settings import EtlSettings, LoadOptions
 from etl.source import Source
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """A part of a file that is not loaded: whole records from a byte and a line on, up to the byte `byte_end`."""
-
-    byte_start: int
-    byte_end: int
-    first_line: int
 
 
 class Feeder:
@@ -79,16 +69,3 @@ class Feeder:
             byte_start=byte_start,
             first_line=first_line,
         )
-
-
-def gaps_of(rows: Gap, done: Sequence[DoneRange]) -> list[Gap]:
-    """Return what of the rows is not done, in order; the ranges that are done do not overlap."""
-    gaps = []
-    byte, line = rows.byte_start, rows.first_line
-    for one in sorted(done, key=lambda each: each.byte_start):
-        if one.byte_start > byte:
-            gaps.append(Gap(byte, one.byte_start, line))
-        byte, line = one.byte_end, one.line_end
-    if byte < rows.byte_end:
-        gaps.append(Gap(byte, rows.byte_end, line))
-    return gaps

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from etl.errors import FileBusyError, FileRefusedError, OtherRuleError
-from etl.feeder import Feeder, Gap, gaps_of
+from etl.feeder import Feeder
 from etl.header import Header
+from etl.ledger import Gap, gaps_of
 from etl.processor import Processor, Target
 from etl.progress import Counters, Monitor
 from etl.rejects import RejectFile, reject_path

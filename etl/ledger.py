@@ -1,5 +1,6 @@
 """What the ledger of loaded files holds, as plain data, and its SQL."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -69,6 +70,15 @@ class DoneRange:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """A part of a file that is not loaded: whole records from a byte and a line on, up to the byte `byte_end`."""
+
+    byte_start: int
+    byte_end: int
+    first_line: int
+
+
+@dataclass(frozen=True, slots=True)
 class LedgerFile:
     """A file as the ledger knows it.
 
@@ -115,11 +125,17 @@ class LedgerStatus:
     gaps: tuple[tuple[int, int], ...]
 
 
-def gaps_between(done: tuple[DoneRange, ...], content_bytes: int) -> tuple[tuple[int, int], ...]:
-    """Return what ranges, in their order, leave of a content."""
-    starts = (0, *(one.byte_end for one in done))
-    ends = (*(one.byte_start for one in done), content_bytes)
-    return tuple((start, end) for start, end in zip(starts, ends, strict=True) if start < end)
+def gaps_of(rows: Gap, done: Sequence[DoneRange]) -> list[Gap]:
+    """Return what of the rows is not done, in order; the ranges that are done do not overlap."""
+    gaps = []
+    byte, line = rows.byte_start, rows.first_line
+    for one in sorted(done, key=lambda each: each.byte_start):
+        if one.byte_start > byte:
+            gaps.append(Gap(byte, one.byte_start, line))
+        byte, line = one.byte_end, one.line_end
+    if byte < rows.byte_end:
+        gaps.append(Gap(byte, rows.byte_end, line))
+    return gaps
 
 
 def bounded_name(name: str) -> str:

@@ -21,7 +21,7 @@ import asyncpg
 
 from etl import ledger
 from etl.errors import DuplicateRowError, FileBusyError, OtherRuleError, RangeTakenError
-from etl.ledger import BatchRange, DoneRange, LedgerFile, LedgerStatus
+from etl.ledger import BatchRange, DoneRange, Gap, LedgerFile, LedgerStatus
 from etl.settings import Duplicates
 from runtime.errors import TransactionContended
 from runtime.logs import get_logger
@@ -257,7 +257,7 @@ class EtlStore:
             inserted=sum(one.inserted for one in done),
             skipped=sum(one.skipped for one in done),
             rejected=sum(one.rejected for one in done),
-            gaps=() if row["state"] == "loaded" else ledger.gaps_between(done, row["content_bytes"]),
+            gaps=() if row["state"] == "loaded" else _gaps(done, row["content_bytes"]),
         )
 
     async def _done(self, file_id: int) -> tuple[DoneRange, ...]:
@@ -351,3 +351,7 @@ class EtlStore:
         return {
             line: f"line {known_line}" if source == batch.file.source else source for line, source, known_line in rows
         }
+
+
+def _gaps(done: tuple[DoneRange, ...], content_bytes: int) -> tuple[tuple[int, int], ...]:
+    return tuple((gap.byte_start, gap.byte_end) for gap in ledger.gaps_of(Gap(0, content_bytes, 1), done))

@@ -3,21 +3,8 @@
 from itertools import pairwise
 from random import Random
 
-from etl.feeder import Gap, gaps_of
-from etl.ledger import DoneRange
-
-
-def _done(first: int, behind: int) -> DoneRange:
-    return DoneRange(
-        byte_start=first * 10,
-        byte_end=behind * 10,
-        line_start=first,
-        line_end=behind,
-        inserted=0,
-        skipped=0,
-        rejected=0,
-    )
-
+from etl.ledger import Gap, gaps_of
+from tests.support.etl_rows import done_range
 
 ROWS = Gap(byte_start=20, byte_end=100, first_line=2)
 
@@ -29,7 +16,7 @@ def test_file_that_nothing_was_loaded_of_is_one_gap() -> None:
 
 def test_file_that_is_loaded_whole_has_no_gap() -> None:
     """Nothing is left where ranges of any size cover all."""
-    assert gaps_of(ROWS, [_done(5, 10), _done(2, 5)]) == []
+    assert gaps_of(ROWS, [done_range(5, 10), done_range(2, 5)]) == []
 
 
 def test_file_without_rows_has_no_gap() -> None:
@@ -44,7 +31,7 @@ def test_gaps_and_ranges_cover_each_byte_once_whatever_was_loaded() -> None:
         cuts = sorted(random.sample(range(2, 11), random.randint(2, 9)))
         parts = [(first, behind) for first, behind in pairwise(cuts) if random.random() < 0.5]
         random.shuffle(parts)
-        gaps = gaps_of(ROWS, [_done(*part) for part in parts])
+        gaps = gaps_of(ROWS, [done_range(*part) for part in parts])
         covered = [n for part in parts for n in range(*part)]
         covered += [n for gap in gaps for n in range(gap.byte_start // 10, gap.byte_end // 10)]
         assert sorted(covered) == list(range(2, 10))

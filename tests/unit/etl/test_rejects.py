@@ -6,26 +6,14 @@ from pathlib import Path
 import pytest
 
 from etl.coupon_batch import Reject
-from etl.ledger import DoneRange
 from etl.rejects import RejectedRow, RejectFile, read_rejects, reject_path
+from tests.support.etl_rows import done_range
 
 RAW = b'ABC,"m-1",\xff\x00,"quoted\nline"'
 
 
 def _reject(line: int, raw: bytes = RAW) -> Reject:
     return Reject(line=line, raw=raw, reason="code must be 16 characters")
-
-
-def _done(first: int, behind: int) -> DoneRange:
-    return DoneRange(
-        byte_start=first * 10,
-        byte_end=behind * 10,
-        line_start=first,
-        line_end=behind,
-        inserted=0,
-        skipped=0,
-        rejected=0,
-    )
 
 
 def test_rejects_written_by_batches_in_any_order_are_read_by_their_lines(tmp_path: Path) -> None:
@@ -47,7 +35,7 @@ def test_rejects_of_a_batch_that_did_not_count_are_dropped_when_the_file_is_open
     with RejectFile(path, ()) as file:
         file.write([_reject(2)])
         file.write([_reject(12)])
-    with RejectFile(path, [_done(2, 10)]) as file:
+    with RejectFile(path, [done_range(2, 10)]) as file:
         assert [row.line for row in read_rejects(path)] == [2]
         file.write([_reject(12)])
     assert [row.line for row in read_rejects(path)] == [2, 12]
@@ -60,7 +48,7 @@ def test_line_that_a_crash_cut_off_is_no_reject_and_spoils_none_behind_it(tmp_pa
         file.write([_reject(2), _reject(12)])
     path.write_bytes(path.read_bytes()[:-7])
     assert [row.line for row in read_rejects(path)] == [2]
-    with RejectFile(path, [_done(2, 20)]) as file:
+    with RejectFile(path, [done_range(2, 20)]) as file:
         file.write([_reject(12)])
     assert [row.line for row in read_rejects(path)] == [2, 12]
 

@@ -109,6 +109,7 @@ class FileLoad:
         return processor
 
     def _outcome(self, processor: Processor, report: FileReport, *, is_whole: bool) -> Outcome:
+        report.failed_batches = processor.failed_count
         if processor.failures:
             report.detail = f"{processor.failed_count} batches failed; the first: {processor.failures[0]}"
             return Outcome.FAILED

@@ -23,6 +23,7 @@ from runtime.postgres import open_pool
 from runtime.process import EXIT_OK, EXIT_SETTINGS, run
 from runtime.settings import load_settings
 
+_USUAL: Final = LoadOptions(files=())
 _EPILOG: Final = (
     "Exit statuses of load: 0 loaded; 3 loaded, with rejects; 4 a file was refused; 75 stopped by a signal, and the"
     " same command goes on; 1 failed; 2 wrong command line; 78 bad settings. With several files, the gravest."
@@ -60,18 +61,22 @@ def run_command_line(arguments: list[str]) -> int:
 @app.command(epilog=_EPILOG)
 def load(  # noqa: PLR0913, PLR0917 - one parameter an option
     files: Annotated[list[str], typer.Argument(help="CSV, plain or gzip; - is standard input.", show_default=False)],
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Batches that are loaded side by side.")] = 2,
-    batch_rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows of one transaction, at most.")] = 10_000,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Batches that are loaded side by side.")] = _USUAL.workers,
+    batch_rows: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Rows of one transaction, at most.")
+    ] = _USUAL.batch_rows,
     batch_bytes: Annotated[
         int, typer.Option(min=1_024, max=64 * 1024**2, help="Bytes of the file in one transaction, at most.")
-    ] = 4 * 1024**2,
-    on_error: Annotated[OnError, typer.Option(help="What a bad row does.")] = OnError.REJECT,
-    max_rejects: Annotated[int | None, typer.Option(min=0, help="Fail at the first bad row beyond so many.")] = None,
-    duplicates: Annotated[Duplicates, typer.Option(help="Which row with a code stays.")] = Duplicates.FIRST,
+    ] = _USUAL.batch_bytes,
+    on_error: Annotated[OnError, typer.Option(help="What a bad row does.")] = _USUAL.on_error,
+    max_rejects: Annotated[
+        int | None, typer.Option(min=0, help="Fail at the first bad row beyond so many.")
+    ] = _USUAL.max_rejects,
+    duplicates: Annotated[Duplicates, typer.Option(help="Which row with a code stays.")] = _USUAL.duplicates,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, load nothing.")] = False,
-    progress: Annotated[Progress, typer.Option(help="A bar needs a terminal.")] = Progress.BAR,
+    progress: Annotated[Progress, typer.Option(help="A bar needs a terminal.")] = _USUAL.progress,
     report: Annotated[Path | None, typer.Option(dir_okay=False, help="Where to write what was done, as JSON.")] = None,
-    rejects_directory: Directory = Path("rejects"),
+    rejects_directory: Directory = _USUAL.rejects_directory,
 ) -> None:
     """Load files, one after another; what was loaded before is not loaded again."""
     options = LoadOptions(
@@ -117,7 +122,7 @@ def status(file: OneFile) -> None:
 
 
 @rejects_app.command("show")
-def show_rejects(file: OneFile, rejects_directory: Directory = Path("rejects")) -> None:
+def show_rejects(file: OneFile, rejects_directory: Directory = _USUAL.rejects_directory) -> None:
     """List the bad rows of a file: line and reason."""
 
     async def show(settings: EtlSettings) -> None:
@@ -128,7 +133,7 @@ def show_rejects(file: OneFile, rejects_directory: Directory = Path("rejects")) 
 
 
 @rejects_app.command("export")
-def export_rejects(file: OneFile, rejects_directory: Directory = Path("rejects")) -> None:
+def export_rejects(file: OneFile, rejects_directory: Directory = _USUAL.rejects_directory) -> None:
     """Write the bad rows as they were, under their file's header: to be mended, and loaded as a file of its own."""
 
     async def export(settings: EtlSettings) -> None:

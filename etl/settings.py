@@ -106,6 +106,6 @@ class LoadOptions:
     max_rejects: int | None = None
     duplicates: Duplicates = Duplicates.FIRST
     is_dry_run: bool = False
-    progress: Progress = Progress.LOG
+    progress: Progress = Progress.BAR
     report: Path | None = None
-    rejects_directory: Path = Path()
+    rejects_directory: Path = Path("rejects")

@@ -1,27 +1,13 @@
 """The coupons database for the tests of the ETL, emptied before each test, and pools under its role."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
-from deploy.settings import MigrateSettings
 from runtime.postgres import PostgresPool, open_pool
 from sandbox.servers import PostgresServer
-from tests.support.databases import open_databases, open_emptied, role_settings
-
-
-@pytest.fixture(scope="module")
-def databases(postgres: PostgresServer) -> Iterator[MigrateSettings]:
-    """Both databases under names of their own, for one module."""
-    with open_databases(postgres) as settings:
-        yield settings
-
-
-@pytest.fixture(scope="module")
-def coupons_database(databases: MigrateSettings) -> str:
-    """The name of the coupons database."""
-    return databases.coupons_database
+from tests.support.databases import open_emptied, role_settings
 
 
 @pytest.fixture

@@ -1,26 +1,11 @@
-"""The platform's databases for the tests of the services: migrated once a module; each package empties its tables."""
-
-from collections.abc import Iterator
+"""More of the platform's databases, for the tests of the services."""
 
 import pytest
 
 from deploy.migrate import migrate
 from deploy.settings import MigrateSettings
 from sandbox.servers import PostgresServer
-from tests.support.databases import migrate_settings, open_databases
-
-
-@pytest.fixture(scope="module")
-def databases(postgres: PostgresServer) -> Iterator[MigrateSettings]:
-    """Both databases under names of their own, for one module."""
-    with open_databases(postgres) as settings:
-        yield settings
-
-
-@pytest.fixture(scope="module")
-def coupons_database(databases: MigrateSettings) -> str:
-    """The name of the coupons database."""
-    return databases.coupons_database
+from tests.support.databases import migrate_settings
 
 
 @pytest.fixture(scope="module")

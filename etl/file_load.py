@@ -12,6 +12,7 @@ from etl.processor import Processor, Target
 from etl.progress import Counters, Monitor
 from etl.rejects import RejectFile, reject_path
 from etl.report import FileReport, Outcome
+from etl.retry import keep_trying
 from etl.settings import EtlSettings, LoadOptions
 from etl.source import Source, open_source
 from etl.store import EtlStore
@@ -34,6 +35,7 @@ class FileLoad:
     ) -> None:
         self._store = store
         self._settings = settings
+        self._retry = settings.retry
         self._options = options
         self._reach = reach
 
@@ -75,14 +77,17 @@ class FileLoad:
     ) -> None:
         content_sha256 = bytes.fromhex(report.content_sha256)
         async with store.hold_file(content_sha256):
-            file = await store.open_file(content_sha256, report.content_bytes, report.name, self._options.duplicates)
+            rule = self._options.duplicates
+            file = await keep_trying(
+                ctx, self._retry, store.open_file, content_sha256, report.content_bytes, report.name, rule
+            )
             path = reject_path(self._options.rejects_directory, content_sha256)
             with await asyncio.to_thread(RejectFile, path, file.done) as rejects:
                 gaps = gaps_of(rows, file.done)
                 processor = await self._process(ctx, feeder, header, gaps, Target(store, file, rejects), report)
             self._reach("before-finish")
-            is_whole = await store.finish_file(file, rows.byte_start)
-            known = await store.status(content_sha256)
+            is_whole = await keep_trying(ctx, self._retry, store.finish_file, file, rows.byte_start)
+            known = await keep_trying(ctx, self._retry, store.status, content_sha256)
         assert known is not None  # noqa: S101 - it was opened, and nobody may delete it
         report.inserted, report.skipped, report.rejected = known.inserted, known.skipped, known.rejected
         report.reject_file = str(path) if known.rejected else None

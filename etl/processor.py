@@ -6,7 +6,6 @@ out with its error, and a feeder is never left blocked in front of workers that 
 """
 
 import asyncio
-import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ from etl.header import Header
 from etl.ledger import BatchRange, LedgerFile
 from etl.progress import Counters
 from etl.rejects import RejectFile
+from etl.retry import keep_trying
 from etl.settings import EtlSettings, LoadOptions, OnError
 from etl.store import BatchCounts
-from patterns import ChannelClosedError, Context, ErrorGroup, JobResult, WorkerPool, receive, select
-from runtime.backoff import Backoff
+from patterns import ChannelClosedError, Context, ErrorGroup, JobResult, WorkerPool
 from runtime.errors import DependencyUnavailable
 from runtime.logs import get_logger
 
@@ -212,21 +211,14 @@ class Processor:
         store, file, block = self._target.store, self._target.file, job.block
         where = BatchRange(block.byte_start, block.byte_end, block.first_line, block.next_line)
         copy_bytes = await asyncio.to_thread(encode, batch, file.source)
-        backoff = Backoff(self._retry.first_seconds, self._retry.most_seconds)
-        give_up_at = math.inf
-        while True:
+
+        async def load() -> BatchCounts:
             self._reach("before-load")
-            try:
-                return await store.load_batch(
-                    file, where, copy_bytes, rows=batch.columns.num_rows, rejected=len(batch.rejects)
-                )
-            except DependencyUnavailable as error:
-                now, seconds = asyncio.get_running_loop().time(), backoff.fail()
-                give_up_at = min(give_up_at, now + self._retry.give_up_seconds)
-                if ctx.is_done or now + seconds > give_up_at:
-                    raise
-                _log.warning("Waiting for Postgres", reason=error.detail, wait_seconds=round(seconds, 3))
-                await select(receive(ctx.done), timeout_seconds=seconds)
+            return await store.load_batch(
+                file, where, copy_bytes, rows=batch.columns.num_rows, rejected=len(batch.rejects)
+            )
+
+        return await keep_trying(ctx, self._retry, load)
 
 
 _ENDS_ALL: Final = (RowRejectedError, TooManyRejectsError, DuplicateRowError, DependencyUnavailable, OSError)

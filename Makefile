@@ -75,6 +75,7 @@ token: $(READY) ## a bearer token for the demo or the stack that is running: mak
 lock: $(READY) ## renew the hashed requirement files from pyproject.toml
 	$(COMPILE) pyproject.toml --output-file requirements/services.txt
 	$(COMPILE) pyproject.toml --extra motor --extra etl --group sandbox --group dev --constraint requirements/services.txt --output-file requirements/dev.txt
+	$(COMPILE) --group etl-image --constraint requirements/dev.txt --output-file requirements/etl.txt
 
 COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock'
 

@@ -37,6 +37,7 @@ READERS: Final[Mapping[str, Sequence[str]]] = {
     "reward-store": ("reward-store-password", TOKEN_SECRET, OPERATOR_TOKEN),
     "coupon-api": ("coupon-api-password", TOKEN_SECRET),
     "coupon-consumer": ("coupon-consumer-password",),
+    "etl": ("etl-password",),
     "mongo": ("mongo-root-password", "mongo-key"),
     "mongo-setup": (
         "mongo-root-password",

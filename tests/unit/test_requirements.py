@@ -9,7 +9,7 @@ import pytest
 from packaging.markers import Marker
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("services", "dev")
+LOCKS = ("services", "etl", "dev")
 _PIN = re.compile(r"(?P<name>[a-z0-9][a-z0-9.-]*)==(?P<version>[0-9][0-9a-z.+!]*)( ; (?P<marker>[^\\]+))?")
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
@@ -47,14 +47,23 @@ def test_every_package_is_pinned_and_every_file_hashed(name: str) -> None:
     assert [package for package, (_, hashes) in pins.items() if not hashes] == []
 
 
-def test_what_is_asked_for_is_locked_and_the_image_has_no_version_of_its_own() -> None:
-    """Each dependency is in its lock; the services' packages have the same version where they are tested."""
+def test_what_is_asked_for_is_locked_and_no_image_has_a_version_of_its_own() -> None:
+    """Each dependency is in its lock; the packages of both images have the same version where they are tested."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    services, dev = _lock("services"), _lock("dev")
+    services, etl, dev = _lock("services"), _lock("etl"), _lock("dev")
     assert {_name(one) for one in project["project"]["dependencies"]} <= services.keys()
+    assert {_name(one) for one in project["dependency-groups"]["etl-image"]} <= etl.keys()
     groups = [*project["dependency-groups"].values(), *project["project"]["optional-dependencies"].values()]
     assert {_name(one) for group in groups for one in group} <= dev.keys()
-    assert {package: pin for package, pin in services.items() if dev.get(package) != pin} == {}
+    assert {package: pin for package, pin in (services | etl).items() if dev.get(package) != pin} == {}
+
+
+def test_image_of_the_etl_has_the_heavy_libraries_and_the_services_image_has_none_of_them() -> None:
+    """The extra `etl` is in the one lock, and nothing of it in the other, but by what a service needs as well."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    heavy = {_name(one) for one in project["project"]["optional-dependencies"]["etl"]}
+    assert heavy <= _lock("etl").keys()
+    assert not heavy & _lock("services").keys()
 
 
 def test_installed_packages_have_the_locked_versions() -> None:

@@ -11,6 +11,7 @@ from deploy.mongo_settings import MongoSetupSettings
 from deploy.secrets import READERS
 from deploy.settings import MigrateSettings
 from deploy.topics import TopicsSettings
+from etl.settings import EtlSettings, LoadOptions
 from runtime.settings import EnvironmentSettings, PostgresSettings, ProcessSettings
 from sandbox.members.settings import MembersSettings
 from sandbox.salesforce.settings import read_arguments
@@ -24,8 +25,10 @@ ROOT: Final = Path(__file__).resolve().parents[3]
 Section = dict[str, Any]  # a YAML document: what is in it, the tests find out
 COMPOSE: Final[Section] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 SERVICES: Final[dict[str, Section]] = COMPOSE["services"]
-JOBS: Final = frozenset(name for name, service in SERVICES.items() if service.get("restart") == "no") - {"demo"}
-LASTING: Final = sorted(SERVICES.keys() - JOBS)
+LOADS: Final = frozenset(name for name, service in SERVICES.items() if "profiles" in service)
+"""What an operator runs by hand, and `up` leaves out."""
+JOBS: Final = frozenset(name for name, service in SERVICES.items() if service.get("restart") == "no") - {"demo"} - LOADS
+LASTING: Final = sorted(SERVICES.keys() - JOBS - LOADS)
 OURS: Final[dict[str, type[ProcessSettings]]] = {
     "reward-store": RewardStoreSettings,
     "coupon-api": CouponApiSettings,
@@ -36,12 +39,17 @@ OURS: Final[dict[str, type[ProcessSettings]]] = {
 SETTINGS: Final[dict[str, type[EnvironmentSettings]]] = {
     **OURS,
     "demo": MembersSettings,
+    "etl": EtlSettings,
     "migrations": MigrateSettings,
     "mongo-setup": MongoSetupSettings,
     "topics": TopicsSettings,
 }
 ON_POSTGRES: Final = ("reward-store", "coupon-api", "coupon-consumer")
-WRITTEN: Final = {"demo": ["demo-journal:/var/lib/members"], "salesforce": ["salesforce-data:/var/lib/salesforce"]}
+WRITTEN: Final = {
+    "demo": ["demo-journal:/var/lib/members"],
+    "etl": ["etl-data:/var/lib/etl"],
+    "salesforce": ["salesforce-data:/var/lib/salesforce"],
+}
 HARD_STOP_SECONDS: Final = 3.0
 CONTAINERS_MOST: Final = {
     "reward-store": 3,
@@ -73,6 +81,11 @@ def test_the_file_is_for_the_current_compose_specification() -> None:
     assert COMPOSE["name"] == "loyalty-platform"
 
 
+def _volumes(name: str) -> list[str]:
+    """Return the named volumes of a service."""
+    return [volume for volume in SERVICES[name].get("volumes", []) if isinstance(volume, str)]
+
+
 def test_the_jobs_are_the_ones_that_end() -> None:
     """What must be there before a service starts is made by a job; `up --wait` counts it as done when it has ended."""
     assert {"secrets", "migrations", "topics", "mongo-setup"} == JOBS
@@ -87,10 +100,10 @@ def test_the_jobs_are_the_ones_that_end() -> None:
 
 @every_service()
 def test_images_are_pinned(name: str) -> None:
-    """Each image has a tag that is not `latest`; ours is built here, by one service, for all."""
+    """Each image has a tag that is not `latest`; ours are built here, each by one service."""
     image = SERVICES[name]["image"]
     if "build" in SERVICES[name]:
-        assert image == SERVICES["reward-store"]["image"]
+        assert image == f"loyalty-platform/{SERVICES[name]['build']['target']}:${{SERVICES_TAG:-local}}"
     assert re.search(r":(\d[\w.-]*|\$\{SERVICES_TAG:-local\})$", image)
 
 
@@ -138,17 +151,17 @@ def test_beside_each_memory_limit_stands_what_was_measured() -> None:
     """A limit is at least 1.5 times the most that was seen, and the figure can be read where the limit is."""
     text = (ROOT / "docker-compose.yml").read_text("utf-8")
     limits = re.findall(r"mem_limit: (\d+)m(?: # (\d+) MiB)?", text)
-    assert len(limits) == len(LASTING) + 1
+    assert len(limits) == len(LASTING) + len(LOADS) + 1
     assert all(float(limit) >= 1.5 * float(measured) for limit, measured in limits)
 
 
 @every_service(*(name for name, service in SERVICES.items() if "SERVICES_TAG" in service["image"]))
-def test_containers_of_our_image_write_nowhere_but_to_one_tmpfs(name: str) -> None:
-    """The root is read-only, and so are secrets; the one volume that is written is the members' journal, or the log."""
+def test_containers_of_our_images_write_nowhere_but_to_one_tmpfs(name: str) -> None:
+    """The root is read-only, and so are secrets; at most one volume is written: a journal, a log, a load's rejects."""
     service = SERVICES[name]
     assert service["read_only"] is True
     assert len(service["tmpfs"]) == 1
-    writable = [volume for volume in service.get("volumes", []) if not volume.endswith(":ro")]
+    writable = [volume for volume in _volumes(name) if not volume.endswith(":ro")]
     if name != "secrets":
         assert writable == WRITTEN.get(name, [])
 
@@ -167,10 +180,7 @@ def test_no_secret_is_in_the_environment(name: str) -> None:
 
 def test_every_reader_mounts_its_own_secrets_and_the_job_makes_them_all() -> None:
     """One volume a reader, and no volume without one."""
-    mounted = {
-        name: [volume for volume in service.get("volumes", []) if "-secrets:" in volume]
-        for name, service in SERVICES.items()
-    }
+    mounted = {name: [volume for volume in _volumes(name) if "-secrets:" in volume] for name in SERVICES}
     assert mounted.pop("secrets") == [f"{reader}-secrets:/secrets/{reader}" for reader in READERS]
     assert {name: volumes for name, volumes in mounted.items() if volumes} == {
         reader: [f"{reader}-secrets:/run/secrets:ro"] for reader in READERS
@@ -197,6 +207,19 @@ def test_docker_waits_longer_than_the_process_takes_for_its_stop(name: str) -> N
     assert seconds(SERVICES[name]["stop_grace_period"]) > grace + HARD_STOP_SECONDS
 
 
+def test_a_load_is_left_out_by_up_and_sees_an_operators_files_without_a_right_to_change_them() -> None:
+    """It is in a profile, is found at no port, ends for good, and mounts a directory that is there, read-only."""
+    load = SERVICES["etl"]
+    assert frozenset({"etl"}) == LOADS
+    assert load["profiles"] == ["etl"]
+    assert load["restart"] == "no"
+    assert "ports" not in load
+    (files,) = [volume for volume in load["volumes"] if not isinstance(volume, str)]
+    assert files["read_only"] is True
+    assert files["bind"] == {"create_host_path": False}
+    assert seconds(load["stop_grace_period"]) > EtlSettings.model_fields["grace_seconds"].default + HARD_STOP_SECONDS
+
+
 def test_the_stand_in_of_salesforce_takes_its_command_line_and_knows_the_consumer(tmp_path: Path) -> None:
     """Its secrets are files that it mounts, its port is the published one, and the consumer comes under the same id."""
     for secret in READERS["salesforce"]:
@@ -213,7 +236,7 @@ def test_the_stand_in_of_salesforce_takes_its_command_line_and_knows_the_consume
 
 
 def test_all_pools_together_fit_into_the_server() -> None:
-    """With every pool full, one more of each HTTP service and four consumers, operators still get in."""
+    """With every pool full, one more of each HTTP service, four consumers and a load, operators still get in."""
     pools = sum(
         count
         * int(
@@ -227,6 +250,7 @@ def test_all_pools_together_fit_into_the_server() -> None:
     )
     most = int(re.findall(r"max_connections=(\d+)", " ".join(SERVICES["postgres"]["command"]))[0])
     reserved_for_superusers = 3
+    pools += LoadOptions(files=()).workers + 2
     assert pools + OPERATORS <= most - reserved_for_superusers
 
 

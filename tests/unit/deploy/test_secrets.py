@@ -53,7 +53,7 @@ def test_a_reader_that_lost_its_files_gets_the_same_values_again(tmp_path: Path,
     changed = {Path(path).name for path in before if after[path] != before[path]}
     assert after.keys() == before.keys()
     # Nobody else has these, so nobody disagrees.
-    assert changed == {"mongo": {"mongo-key"}, "migrations": {"etl-password"}}.get(reader, set())
+    assert changed == {"mongo": {"mongo-key"}}.get(reader, set())
     assert sorted(path.name for path in made) == sorted(set(READERS[reader]) - {OPERATOR_TOKEN})
 
 

@@ -65,7 +65,7 @@ def read_slowly(block: Block, header: Header) -> tuple[list[tuple[int, Coupon]],
     records = scan_records(block)
     for place, line in enumerate(records.lines.tolist()):
         raw = block.data[records.starts[place] : records.ends[place]]
-        coupon = None if place in records.faults else _coupon(raw.decode(), header)
+        coupon = None if place in records.faults else read_coupon(raw.decode(), header)
         if coupon is None:
             bad.append((line, raw))
         else:
@@ -73,7 +73,8 @@ def read_slowly(block: Block, header: Header) -> tuple[list[tuple[int, Coupon]],
     return good, bad
 
 
-def _coupon(record: str, header: Header) -> Coupon | None:
+def read_coupon(record: str, header: Header) -> Coupon | None:
+    """Return the coupon of one record, or None if it breaks a rule of the business."""
     (values,) = csv.reader(io.StringIO(record, newline=""), strict=True)
     if len(values) != len(COLUMNS):
         return None

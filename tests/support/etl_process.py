@@ -3,8 +3,8 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,25 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class EtlCommand:
-    """The command line of the ETL, on one database, with its files in one directory."""
+    """The command line of the ETL, on one database, with its files in one directory.
+
+    Attributes:
+        settings: variables of every command, without their prefix.
+        without: the guard that is taken out.
+        under: what the command runs under, such as strace.
+    """
 
     postgres: PostgresServer
     database: str
     directory: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+    without: str | None = None
+    under: tuple[str, ...] = ()
+
+    @property
+    def rejects_directory(self) -> Path:
+        """Where each load keeps its reject files."""
+        return self.directory / "rejects"
 
     @property
     def report_path(self) -> Path:
@@ -59,13 +73,15 @@ class EtlCommand:
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         """Start a command; it is killed if it still runs on leaving."""
         own = postgres_variables(self.postgres, self.database, "etl")
+        module = ("etl",) if self.without is None else ("tests.support.unguarded_etl", "--without", self.without)
         process = await asyncio.create_subprocess_exec(
+            *self.under,
             sys.executable,
             "-m",
-            "etl",
+            *module,
             *map(str, arguments),
             cwd=ROOT,
-            env=environment_of("etl", {**own, **variables}),
+            env=environment_of("etl", {**own, **self.settings, **variables}),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -86,8 +102,37 @@ class EtlCommand:
 
     async def load(self, *arguments: object, content: bytes = b"", variables: Mapping[str, str] = NOTHING) -> Ended:
         """Run `load` with a report and reject files in the directory."""
-        own = ("--report", self.report_path, "--rejects-directory", self.directory / "rejects")
-        return await self.run("load", *arguments, *own, content=content, variables=variables)
+        return await self.run("load", *arguments, *self._places, content=content, variables=variables)
+
+    def loading(
+        self, *arguments: object, variables: Mapping[str, str] = NOTHING
+    ) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+        """Start a `load` as `load` does; it is killed if it still runs on leaving."""
+        return self.start("load", *arguments, *self._places, variables=variables)
+
+    @property
+    def _places(self) -> tuple[object, ...]:
+        return "--report", self.report_path, "--rejects-directory", self.rejects_directory
+
+    async def ranges(self) -> int:
+        """Return how many batches the ledger has."""
+        found = await self.ask("select count(*) from etl_ranges")
+        assert isinstance(found, int)
+        return found
+
+    async def copies_under_way(self, *, at_least: int = 1) -> bool:
+        """Tell whether the server is in so many COPY."""
+        found = await self.ask("select count(*) from pg_stat_progress_copy where datname = current_database()")
+        assert isinstance(found, int)
+        return found >= at_least
+
+    async def ask(self, sql: str, *arguments: object) -> object:
+        """Ask the database one thing, as its superuser."""
+        connection = await asyncpg.connect(self.postgres.url(self.database), timeout=10)
+        try:
+            return await connection.fetchval(sql, *arguments)
+        finally:
+            await connection.close(timeout=10)
 
     async def stored(self) -> dict[str, int]:
         """Return the coupons that are stored: their codes, and the lines that they came from."""

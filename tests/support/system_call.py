@@ -45,6 +45,19 @@ async def open_injection(pids: Sequence[int], fault: str, *, path: Path | None =
         await strace.wait()
 
 
+def injected(fault: str, *, path: Path | None = None) -> tuple[str, ...]:
+    """Return what a command is started under so that system calls of it fail, or kill it, from its start on.
+
+    Skips the test where there is no strace. The arguments are those of `open_injection`.
+    """
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    calls = fault.partition(":")[0]
+    only = ("-P", str(path)) if path is not None else ()
+    options = ("-f", "--seccomp-bpf", "-qqq", "-o", "/dev/null")
+    return "strace", *options, "-e", f"trace={calls}", "-e", f"inject={fault}", *only
+
+
 async def _wait_attached(strace: asyncio.subprocess.Process, processes: int) -> None:
     """Wait until strace says that it holds so many processes."""
     said: list[bytes] = []

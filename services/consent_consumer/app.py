@@ -5,6 +5,7 @@ ends, for whatever reason, the other goes on, and the process is half dead with 
 group: the first that fails takes the other with it, and the process ends with an error, to be started again.
 """
 
+import gc
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Final
@@ -34,6 +35,10 @@ from services.consent_consumer.watch import Watch
 
 CRASH_POINTS: Final = (*STORE_CRASH_POINTS, "after-read", "before-call", "after-call")
 _STREAMS: Final = (CONSENT_MASTER, CONSENT_DETAIL)
+
+# The changes in hand are objects by the ten thousand, none of them garbage that only a collector finds; at the default
+# of 700 it walked them so often that it took an eighth of this process's time.
+_COLLECT_AFTER: Final = 100_000
 
 _log = get_logger("consent_consumer")
 
@@ -76,6 +81,8 @@ class Application:
             async def consume(ctx: Context) -> None:
                 await self._consume(ctx, LeaseKeeper(store, settings.lease, settings.instance), streams)
 
+            gc.freeze()
+            gc.set_threshold(_COLLECT_AFTER)
             stream_errors: Channel[BaseException] = Channel(1)
             shutdown = process.shutdown
             with process.ctx.with_cancel() as routine_ctx:

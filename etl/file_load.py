@@ -90,6 +90,9 @@ class FileLoad:
             known = await keep_trying(ctx, self._retry, store.status, content_sha256)
         assert known is not None  # noqa: S101 - it was opened, and nobody may delete it
         report.inserted, report.skipped, report.rejected = known.inserted, known.skipped, known.rejected
+        report.conflicting = known.conflicting
+        if known.conflicting:
+            _log.warning("Rows differ from what is there under their code", file=report.name, rows=known.conflicting)
         report.reject_file = str(path) if known.rejected else None
         report.outcome = self._outcome(processor, report, is_whole=is_whole)
 

@@ -19,7 +19,7 @@ select file_id, name, content_bytes, duplicates, state, created_at, loaded_at fr
 """
 
 DONE: Final = """
-select byte_start, byte_end, line_start, line_end, inserted, skipped, rejected
+select byte_start, byte_end, line_start, line_end, inserted, skipped, rejected, conflicting
 from etl_ranges where file_id = $1 order by byte_start
 """
 
@@ -30,10 +30,12 @@ values ($1, $2, $3, $4, $5, $6, 0, $7)
 on conflict do nothing
 """
 
-COUNT: Final = "update etl_ranges set inserted = $3, skipped = $4 where file_id = $1 and byte_start = $2"
+COUNT: Final = """
+update etl_ranges set inserted = $3, skipped = $4, conflicting = $5 where file_id = $1 and byte_start = $2
+"""
 
 CLAIMED: Final = """
-select inserted, skipped from etl_ranges where file_id = $1 and byte_start = $2 and byte_end = $3
+select inserted, skipped, conflicting from etl_ranges where file_id = $1 and byte_start = $2 and byte_end = $3
 """
 
 # The ranges lie apart, so they cover all if their sizes add up.
@@ -67,6 +69,7 @@ class DoneRange:
     inserted: int = 0
     skipped: int = 0
     rejected: int = 0
+    conflicting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class LedgerStatus:
         name: What the file was called when it was first seen.
         inserted: How many codes it brought into the table.
         skipped: How many of its rows lost to another row of their code.
+        conflicting: How many of the skipped found other values under their code than their own.
         rejected: How many of its rows may not be loaded.
         gaps: The bytes that are not loaded, as (start, end). The first one begins at 0, with the header, as long as the
             file is not loaded: the ledger does not know where the rows begin.
@@ -121,6 +125,7 @@ class LedgerStatus:
     loaded_at: datetime | None
     inserted: int
     skipped: int
+    conflicting: int
     rejected: int
     gaps: tuple[tuple[int, int], ...]
 

@@ -44,6 +44,8 @@ class FileReport:
     """What became of one file, over all tries to load it: `rows` = `inserted` + `skipped` + `rejected` + not done.
 
     Attributes:
+        conflicting: how many of the skipped rows found other values under their code than their own; at least one where
+            there is such a code, and of several with one code perhaps not all.
         reasons: how many rows this try rejected for which reason.
         detail: why it was not loaded whole, or nothing.
         seconds: how long this try took.
@@ -55,6 +57,7 @@ class FileReport:
     content_bytes: int = 0
     inserted: int = 0
     skipped: int = 0
+    conflicting: int = 0
     rejected: int = 0
     failed_batches: int = 0
     reasons: Counter[str] = field(default_factory=Counter)

@@ -4,17 +4,18 @@ Which of several rows with one code stays depends on their lines alone. A row of
 touched (redeemed, cancelled, a newer version) always stays. Otherwise:
 
 - `first`: the lowest line of the file stays; a row that another file brought stays as well;
-- `last`: the highest line of the file stays, also against a row that another file brought. That one then counts as
-  inserted by both files, each of which brought it once;
+- `last`: the highest line of the file stays, also against a row that a file brought which was begun before. That one
+  then counts as inserted by both files, each of which brought it once;
 - `fail`: the batch is not loaded.
 
 A batch counts as inserted what it brought under a code that had no row of this file, so over all batches that is the
-number of codes the file brought, however often a better line took the place of a worse one.
+number of codes the file brought, however often a better line took the place of a worse one. All its other rows it
+counts as skipped, and of these as conflicting those whose values are not the ones that they found under their code.
 """
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Final
 
 import asyncpg
@@ -67,7 +68,11 @@ _BEST: Final = {Duplicates.FIRST: "asc", Duplicates.LAST: "desc"}
 _IS_BETTER: Final = {Duplicates.FIRST: "<", Duplicates.LAST: ">"}
 _IS_TAKEN_OVER: Final = {
     Duplicates.FIRST: "false",
-    Duplicates.LAST: f"starts_with(known.source, 'etl:') and known.source <> excluded.source and {_UNTOUCHED}",
+    # The numbers of files are in the order of their begin: whose batch comes when does not matter.
+    Duplicates.LAST: f"""
+        case when starts_with(known.source, 'etl:') then
+            split_part(known.source, ':', 2)::bigint < split_part(excluded.source, ':', 2)::bigint else false end
+        and {_UNTOUCHED}""",
 }
 
 # A conflict locks the row it meets even if it is not taken over. In the order of the codes, so that two workers cannot
@@ -87,6 +92,14 @@ select (select count(*) from written) as inserted,
 """  # noqa: S608 - of this file's own texts
     for rule, order in _BEST.items()
 }
+
+_VALUES: Final = ("member_id", "reward_id", "value_cents", "currency", "issued_at", "expires_at")
+# Before `_IMPROVE`, so that of two rows the one that comes second conflicts, whichever is the better one.
+_CONFLICTS: Final = f"""
+select count(*) from etl_batch as fresh join coupons as known using (code)
+where (code = any ($1::text[]) or code in (select code from etl_batch group by code having count(*) > 1))
+    and ({", ".join(f"fresh.{name}" for name in _VALUES)}) <> ({", ".join(f"known.{name}" for name in _VALUES)})
+"""  # noqa: S608 - of this file's own texts
 
 _IMPROVE: Final = {
     rule: f"""
@@ -113,10 +126,11 @@ order by source_line limit $1
 
 @dataclass(frozen=True, slots=True)
 class BatchCounts:
-    """What became of the rows of a batch that were not rejected."""
+    """What became of the rows of a batch that were not rejected; `conflicting` are some of the skipped."""
 
     inserted: int
     skipped: int
+    conflicting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +270,7 @@ class EtlStore:
             loaded_at=row["loaded_at"],
             inserted=sum(one.inserted for one in done),
             skipped=sum(one.skipped for one in done),
+            conflicting=sum(one.conflicting for one in done),
             rejected=sum(one.rejected for one in done),
             gaps=() if row["state"] == "loaded" else _gaps(done, row["content_bytes"]),
         )
@@ -308,14 +323,12 @@ class EtlStore:
         row = await connection.fetchrow(_INSERT[rule])
         assert row is not None  # noqa: S101 - a select without a from
         inserted, met = row
-        if met:
-            await connection.execute(_IMPROVE[rule], met)
         counts = BatchCounts(inserted, batch.rows - inserted)
         if counts.skipped:
-            where = batch.where
-            await connection.execute(
-                ledger.COUNT, batch.file.file_id, where.byte_start, counts.inserted, counts.skipped
-            )
+            counts = replace(counts, conflicting=await connection.fetchval(_CONFLICTS, met))
+            await connection.execute(ledger.COUNT, batch.file.file_id, batch.where.byte_start, *astuple(counts))
+        if met:
+            await connection.execute(_IMPROVE[rule], met)
         self._reach("after-copy")
         return counts
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, permutations
 from random import Random
 from typing import Final
 
@@ -188,7 +188,7 @@ async def test_row_that_was_touched_stays_against_a_better_line_of_its_own_file(
     await administrator.execute(statement, A)
     before = await table(administrator)
     for line in (2, 9):
-        assert await load(store, file, LoadRow(A, line)) == BatchCounts(0, 1)
+        assert await load(store, file, LoadRow(A, line)) == BatchCounts(0, 1, conflicting=1)
     assert await table(administrator) == before
 
 
@@ -212,7 +212,7 @@ async def test_row_that_is_being_redeemed_is_waited_for(
 
     await eventually(is_waiting)
     await (redeeming.commit() if is_redeemed else redeeming.rollback())
-    assert await batch == BatchCounts(0, 1)
+    assert await batch == BatchCounts(0, 1, conflicting=1)
     kept = (file.source, 5, "redeemed", 2) if is_redeemed else (file.source, better, "issued", 1)
     assert await table(administrator) == {A: kept}
 
@@ -223,5 +223,50 @@ async def test_last_of_two_files_counts_a_code_for_each(store: EtlStore, adminis
     assert await load(store, other, LoadRow(A, 7)) == BatchCounts(1, 0)
     file = await opened(store, Duplicates.LAST)
     assert await load(store, file, LoadRow(A, 3)) == BatchCounts(1, 0)
-    assert await load(store, other, LoadRow(A, 2)) == BatchCounts(0, 1)
+    assert await load(store, other, LoadRow(A, 2)) == BatchCounts(0, 1, conflicting=1)
     assert await table(administrator) == {A: (file.source, 3, "issued", 1)}
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))), ids=str)
+async def test_of_two_files_at_once_the_later_ones_last_line_stays_in_any_order(
+    store: EtlStore, administrator: asyncpg.Connection, order: tuple[int, ...]
+) -> None:
+    """Under `last` a file never takes a code back from one that was begun after it, however their batches alternate."""
+    older = await store.open_file(bytes(32), 1_000_000, "older.csv", Duplicates.LAST)
+    newer = await opened(store, Duplicates.LAST)
+    batches = [(older, 3), (newer, 5), (older, 9), (newer, 4)]
+    counts = [await load(store, file, LoadRow(A, line)) for file, line in (batches[place] for place in order)]
+    assert await table(administrator) == {A: (newer.source, 5, "issued", 1)}
+    assert all(one.inserted + one.skipped == 1 for one in counts)
+    for content in (bytes(32), CONTENT):
+        status = await store.status(content)
+        assert status is not None
+        assert status.inserted <= 1
+
+
+@pytest.mark.parametrize("rule", [Duplicates.FIRST, Duplicates.LAST])
+@pytest.mark.parametrize("batches", [((3, 7),), ((3,), (7,)), ((7,), (3,))], ids=str)
+async def test_two_rows_with_other_values_conflict_once_whichever_comes_first(
+    store: EtlStore, rule: Duplicates, batches: tuple[tuple[int, ...], ...]
+) -> None:
+    """In one batch, or in two in any order, one of both is counted, in the ledger too; beside it nothing conflicts."""
+    file = await opened(store, rule)
+    rows = [[*(LoadRow(A, line) for line in batch), LoadRow("B" * 15 + str(batch[0]), batch[0])] for batch in batches]
+    counts = [await load(store, file, *each) for each in rows]
+    assert sum(one.conflicting for one in counts) == 1
+    assert [await load(store, file, *each) for each in rows] == counts
+    status = await store.status(CONTENT)
+    assert status is not None
+    assert (status.skipped, status.conflicting) == (1, 1)
+
+
+@pytest.mark.parametrize("is_one_batch", [True, False])
+async def test_same_row_again_is_skipped_and_no_conflict(store: EtlStore, *, is_one_batch: bool) -> None:
+    """Two rows that say the same are no contradiction that somebody must look at."""
+    file = await opened(store, Duplicates.FIRST)
+    if is_one_batch:
+        assert await load(store, file, LoadRow(A, 3), LoadRow(A, 3)) == BatchCounts(1, 1)
+        return
+    assert await load(store, file, LoadRow(A, 3)) == BatchCounts(1, 0)
+    other = await store.open_file(bytes(32), 1_000_000, "other.csv", Duplicates.FIRST)
+    assert await load(store, other, LoadRow(A, 3)) == BatchCounts(0, 1)

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Final
 
 from etl.errors import FileBusyError, FileRefusedError, OtherRuleError
 from etl.feeder import Feeder
@@ -16,8 +17,11 @@ from etl.retry import keep_trying
 from etl.settings import EtlSettings, LoadOptions
 from etl.source import Source, open_source
 from etl.store import EtlStore
-from patterns import Context
+from patterns import Context, ContextCancelled
+from runtime.errors import DependencyUnavailable
 from runtime.logs import get_logger
+
+_GOES_ON: Final = "stopped by a signal; the same command goes on"
 
 _log = get_logger("etl")
 
@@ -47,7 +51,7 @@ class FileLoad:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            async with open_file(report.name, self._settings) as source:
+            async with open_file(report.name, self._settings, ctx.raise_if_done) as source:
                 report.content_sha256, report.content_bytes = source.content_sha256.hex(), source.content_bytes
                 feeder = Feeder(source, self._settings, self._options)
                 header, rows = await feeder.read_header()
@@ -58,10 +62,17 @@ class FileLoad:
                 await asyncio.to_thread(source.check_unchanged)
         except (FileRefusedError, FileBusyError, OtherRuleError) as error:
             report.outcome, report.detail = Outcome.REFUSED, str(error)
+        except ContextCancelled:
+            report.outcome, report.detail = Outcome.STOPPED, _GOES_ON
         except Exception as error:  # noqa: BLE001 - told in the log, the report and the exit status
             report.outcome = Outcome.STOPPED if ctx.is_done else Outcome.FAILED
             report.detail = str(error) or type(error).__name__
             _log.error("File failed", file=report.name, exc_info=error)
+        if self._store is not None and report.content_sha256 and not report.rows:
+            with suppress(DependencyUnavailable):  # what it was is told already
+                await self._count(self._store, report)
+        if report.conflicting:
+            _log.warning("Rows differ from what is there under their code", file=report.name, rows=report.conflicting)
         report.seconds = round(loop.time() - began, 3)
         _log.info("File done", file=report.name, outcome=report.outcome, rows=report.rows, detail=report.detail)
 
@@ -87,14 +98,19 @@ class FileLoad:
                 processor = await self._process(ctx, feeder, header, gaps, Target(store, file, rejects), report)
             self._reach("before-finish")
             is_whole = await keep_trying(ctx, self._retry, store.finish_file, file, rows.byte_start)
-            known = await keep_trying(ctx, self._retry, store.status, content_sha256)
-        assert known is not None  # noqa: S101 - it was opened, and nobody may delete it
+            await keep_trying(ctx, self._retry, self._count, store, report)
+        report.outcome = self._outcome(processor, report, is_whole=is_whole)
+
+    async def _count(self, store: EtlStore, report: FileReport) -> None:
+        """Fill in what the ledger has of the file, by all tries."""
+        content_sha256 = bytes.fromhex(report.content_sha256)
+        known = await store.status(content_sha256)
+        if known is None:
+            return
         report.inserted, report.skipped, report.rejected = known.inserted, known.skipped, known.rejected
         report.conflicting = known.conflicting
-        if known.conflicting:
-            _log.warning("Rows differ from what is there under their code", file=report.name, rows=known.conflicting)
+        path = reject_path(self._options.rejects_directory, content_sha256)
         report.reject_file = str(path) if known.rejected else None
-        report.outcome = self._outcome(processor, report, is_whole=is_whole)
 
     async def _process(
         self,
@@ -122,15 +138,22 @@ class FileLoad:
             report.detail = f"{processor.failed_count} batches failed; the first: {processor.failures[0]}"
             return Outcome.FAILED
         if not is_whole:
-            report.detail = "stopped by a signal; the same command goes on"
+            report.detail = _GOES_ON
             return Outcome.STOPPED
         return Outcome.LOADED_WITH_REJECTS if report.rejected else Outcome.LOADED
 
 
 @asynccontextmanager
-async def open_file(name: str, settings: EtlSettings) -> AsyncIterator[Source]:
-    """Open a file, or standard input for `-`, in a thread: it is read through once."""
-    opening = open_source(name, spool_directory=settings.spool_directory, content_bytes_max=settings.content_bytes_max)
+async def open_file(
+    name: str, settings: EtlSettings, check: Callable[[], None] = lambda: None
+) -> AsyncIterator[Source]:
+    """Open a file, or standard input for `-`, in a thread: it is read through once, until `check` raises."""
+    opening = open_source(
+        name,
+        spool_directory=settings.spool_directory,
+        content_bytes_max=settings.content_bytes_max,
+        check=check,
+    )
     source = await asyncio.to_thread(opening.__enter__)
     try:
         yield source

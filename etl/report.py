@@ -41,7 +41,9 @@ _GRAVITY: Final = (
 
 @dataclass(slots=True)
 class FileReport:
-    """What became of one file, over all tries to load it: `rows` = `inserted` + `skipped` + `rejected` + not done.
+    """What became of one file, over all tries to load it: `rows` = `inserted` + `skipped` + `rejected`.
+
+    These are what the ledger has when the load ends, however it ends; 0 where it could not be asked.
 
     Attributes:
         conflicting: how many of the skipped rows found other values under their code than their own; at least one where

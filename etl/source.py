@@ -8,11 +8,12 @@ import gzip
 import hashlib
 import io
 import os
+import select
 import stat
 import tempfile
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from etl.errors import FileChangedError, FileRefusedError
 PIECE_BYTES: Final = 1024 * 1024
 STANDARD_INPUT: Final = "-"
 
+_LOOK_SECONDS: Final = 0.2
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _GZIP_ERRORS: Final = (EOFError, zlib.error, gzip.BadGzipFile)
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -36,13 +38,17 @@ _FOREIGN_MARKS: Final = {
 
 
 @contextmanager
-def open_source(name: str, *, spool_directory: Path, content_bytes_max: int) -> Iterator["Source"]:
+def open_source(
+    name: str, *, spool_directory: Path, content_bytes_max: int, check: Callable[[], None] = lambda: None
+) -> Iterator["Source"]:
     """Open a file and read it through once.
 
     Args:
         name: a path, or `-` for standard input.
         spool_directory: where standard input is kept, in a file without a name, until the source is left.
         content_bytes_max: the most bytes, after decompression and of standard input also before it.
+        check: called before each piece that is read through, and several times a second while standard input brings
+            none: what it raises ends the reading.
 
     Raises:
         FileRefusedError: There is none, it may not be read, is no regular file, is empty, too large, not in UTF-8 by
@@ -50,10 +56,10 @@ def open_source(name: str, *, spool_directory: Path, content_bytes_max: int) -> 
         OSError: Reading it failed, or the spool directory is full.
     """
     is_spooled = name == STANDARD_INPUT
-    with _spool(spool_directory, content_bytes_max) if is_spooled else _open_regular(name) as file:
+    with _spool(spool_directory, content_bytes_max, check) if is_spooled else _open_regular(name) as file:
         status = os.fstat(file.fileno())
         pieces = _Pieces(file)
-        content = _read_through(pieces, content_bytes_max)
+        content = _read_through(pieces, content_bytes_max, check)
         yield Source(pieces, content, None if is_spooled else Path(name), status)
 
 
@@ -157,10 +163,11 @@ class _Pieces:
         return gzip.GzipFile(fileobj=packed, mode="rb")
 
 
-def _read_through(pieces: _Pieces, content_bytes_max: int) -> _Content:
+def _read_through(pieces: _Pieces, content_bytes_max: int, check: Callable[[], None]) -> _Content:
     digest = hashlib.sha256()
     content = _Content()
     while True:
+        check()
         try:
             piece = pieces.read(len(content.checksums))
         except _GZIP_ERRORS:
@@ -205,14 +212,14 @@ def _open_at_once(name: str, flags: int) -> int:
 
 
 @contextmanager
-def _spool(directory: Path, bytes_max: int) -> Iterator[io.FileIO]:
+def _spool(directory: Path, bytes_max: int, check: Callable[[], None]) -> Iterator[io.FileIO]:
     try:
         spool = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - entered below: what fails there is another error
     except OSError as error:
         raise _spool_error(error, directory) from error
     with spool:
         size = 0
-        while piece := os.read(0, PIECE_BYTES):
+        while piece := _read_input(check):
             size += len(piece)
             if size > bytes_max:
                 raise FileRefusedError(f"standard input is longer than {bytes_max} bytes")
@@ -220,6 +227,13 @@ def _spool(directory: Path, bytes_max: int) -> Iterator[io.FileIO]:
         with io.FileIO(spool.fileno(), closefd=False) as file:
             file.seek(0)
             yield file
+
+
+def _read_input(check: Callable[[], None]) -> bytes:
+    """Return what standard input brings next; nothing at its end. Whoever writes it may hold it open for ever."""
+    while not select.select([0], [], [], _LOOK_SECONDS)[0]:
+        check()
+    return os.read(0, PIECE_BYTES)
 
 
 def _keep(spool: RawFile, piece: bytes, directory: Path) -> None:

@@ -77,14 +77,14 @@ async def test_load_killed_at_every_point_ends_as_if_never_killed(
 async def kill_after_some_rows(etl: EtlCommand, path: Path, random: Random) -> None:
     """Start a load, and kill it at some moment after its first batch, if it has not ended by then."""
     before = await etl.ranges()
-    async with etl.loading(path, "--batch-rows", random.randint(20, 60)) as process:
+    async with etl.loading(path, "--batch-rows", random.randint(20, 60)) as load:
 
         async def has_begun() -> bool:
-            return process.returncode is not None or await etl.ranges() > before
+            return load.process.returncode is not None or await etl.ranges() > before
 
         await eventually(has_begun, seconds=60)
         await asyncio.sleep(random.uniform(0, 0.1))
-        assert process.returncode is None, "it ended before it was killed"
+        assert load.process.returncode is None, "it ended before it was killed"
 
 
 @pytest.mark.thorough

@@ -1,9 +1,10 @@
 """Run the ETL's command as a process of its own, as an operator would."""
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,35 @@ class Ended:
     status: int
     output: str
     log: str
+
+
+class Load:
+    """A `load` that runs."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self._log = b""
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    async def wait_event(self, event: str, *, seconds: float = DEADLINE_SECONDS) -> None:
+        """Wait until its log says this, from where the last such wait ended."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(seconds):
+            while line := await self.process.stderr.readline():
+                self._log += line
+                if f'"{event}"'.encode() in line:
+                    return
+        raise AssertionError(f"it ended without {event!r}: {self._log.decode()}")
+
+    async def end(self, *, seconds: float = DEADLINE_SECONDS) -> Ended:
+        """Wait for its end."""
+        async with asyncio.timeout(seconds):
+            output, log = await self.process.communicate()
+        assert self.process.returncode is not None
+        return Ended(self.process.returncode, output.decode(), (self._log + log).decode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +134,11 @@ class EtlCommand:
         """Run `load` with a report and reject files in the directory."""
         return await self.run("load", *arguments, *self._places, content=content, variables=variables)
 
-    def loading(
-        self, *arguments: object, variables: Mapping[str, str] = NOTHING
-    ) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+    @asynccontextmanager
+    async def loading(self, *arguments: object, variables: Mapping[str, str] = NOTHING) -> AsyncIterator[Load]:
         """Start a `load` as `load` does; it is killed if it still runs on leaving."""
-        return self.start("load", *arguments, *self._places, variables=variables)
+        async with self.start("load", *arguments, *self._places, variables=variables) as process:
+            yield Load(process)
 
     @property
     def _places(self) -> tuple[object, ...]:
@@ -119,6 +149,21 @@ class EtlCommand:
         found = await self.ask("select count(*) from etl_ranges")
         assert isinstance(found, int)
         return found
+
+    async def rows(self) -> int:
+        """Return how many rows the ledger has."""
+        found = await self.ask("select coalesce(sum(inserted + skipped + rejected), 0)::bigint from etl_ranges")
+        assert isinstance(found, int)
+        return found
+
+    async def is_waiting_for_lock(self) -> bool:
+        """Tell whether a connection of the ETL waits for somebody's lock."""
+        return bool(
+            await self.ask(
+                "select count(*) > 0 from pg_stat_activity"
+                " where datname = current_database() and usename = 'etl' and wait_event_type = 'Lock'"
+            )
+        )
 
     async def copies_under_way(self, *, at_least: int = 1) -> bool:
         """Tell whether the server is in so many COPY."""

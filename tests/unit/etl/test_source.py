@@ -300,3 +300,22 @@ def test_a_spool_directory_that_takes_no_more_is_an_error_that_says_so(
         pass
 
     assert (missing.value.errno, full.value.errno) == (errno.ENOENT, errno.ENOSPC)
+
+
+def test_reading_through_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    """What is asked before each piece may end it, however long the file is."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"x" * (3 * PIECE_BYTES))
+    asked: list[None] = []
+
+    def check() -> None:
+        asked.append(None)
+        if len(asked) == 2:
+            raise InterruptedError
+
+    with (
+        pytest.raises(InterruptedError),
+        open_source(str(path), spool_directory=tmp_path, content_bytes_max=10**9, check=check),
+    ):
+        pass
+    assert len(asked) == 2

@@ -148,6 +148,9 @@ async def test_more_bad_rows_than_allowed_end_the_load(etl: EtlCommand, rows: li
     """At the first row beyond `--max-rejects` the load fails; with as many as there are it does not."""
     path, bad = etl.write("a.csv", rows), len(bad_lines(rows))
     assert (await etl.load(path, *SMALL, "--max-rejects", bad - 1)).status == 1
+    report = etl.report()
+    assert 0 < report["inserted"] == len(await etl.stored())
+    assert report["rows"] == await etl.rows()
     assert (await etl.load(path, *SMALL, "--max-rejects", bad)).status == 3
     await assert_loaded(etl, rows)
 

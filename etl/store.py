@@ -239,7 +239,7 @@ class EtlStore:
             try:
                 counts = await self._pool.transaction(self._copy, batch, retries=0)
             except (asyncpg.UniqueViolationError, TransactionContended):
-                # Two plain batches that have two codes in common may also wait for one another.
+                # Contended: somebody else's transaction has codes of this one, and takes them in another order.
                 self._conflicts += 1
                 self._merges_left = _CLEAN_MERGES
             else:

@@ -36,3 +36,13 @@ def test_a_row_is_written_field_by_field_with_its_lengths() -> None:
 def test_a_batch_without_rows_is_an_input_without_rows() -> None:
     """Nothing but the frame is written, and COPY reads it."""
     assert encode(read_batch(block_of(b"no\n"), HEADER), "file.csv") == SIGNATURE + END
+
+
+def test_rows_are_in_the_order_of_their_codes() -> None:
+    """Whatever the file's order, the codes ascend, and each row keeps its line."""
+    codes = ["ZZZZZZZZZZZZZZZZ", "0123456789ABCDEF", "ABCDEFGH12345678"]
+    data = lines_of([good_with(code=code) for code in codes])
+    written = encode(read_batch(block_of(data, first_line=7), HEADER), "file.csv")
+    rows = written[len(SIGNATURE) : -len(END)].split(struct.pack("!hi", 11, 16))[1:]
+    assert [row[:16].decode() for row in rows] == sorted(codes)
+    assert [struct.unpack("!q", row[-8:])[0] for row in rows] == [8, 9, 7]

@@ -68,7 +68,10 @@ def load(  # noqa: PLR0913, PLR0917 - one parameter an option
     batch_bytes: Annotated[
         int, typer.Option(min=1_024, max=64 * 1024**2, help="Bytes of the file in one transaction, at most.")
     ] = _USUAL.batch_bytes,
-    on_error: Annotated[OnError, typer.Option(help="What a bad row does.")] = _USUAL.on_error,
+    on_error: Annotated[
+        OnError,
+        typer.Option(help="After a bad row: reject it and go on, finish what is in hand, or stop now."),
+    ] = _USUAL.on_error,
     max_rejects: Annotated[
         int | None, typer.Option(min=0, help="Fail at the first bad row beyond so many.")
     ] = _USUAL.max_rejects,

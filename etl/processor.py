@@ -1,8 +1,8 @@
 """Load one file with a pool of workers: the twin of the original's processor.go.
 
-In Go the workers range over `job_channel` and a wait group ends with the last of them. `WorkerPool` is both: its queue
-is the channel of 2 x `num_workers` batches, and closing it ends the workers. What differs: a batch that failed comes
-out with its error, and a feeder is never left blocked in front of workers that are gone.
+In Go the workers range over `job_channel` and a wait group ends with the last of them; `etl/pools.py` has that pool in
+three variants. What differs: a batch that failed comes out with its error, and a feeder is never left blocked in front
+of workers that are gone.
 """
 
 import asyncio
@@ -14,29 +14,22 @@ from typing import Final, Protocol
 from etl.block import Block
 from etl.copy_format import encode
 from etl.coupon_batch import CouponBatch, Reject, read_batch
-from etl.errors import DuplicateRowError, RowRejectedError, TooManyRejectsError, WorkerLostError
+from etl.errors import DuplicateRowError, RowRejectedError, TooManyRejectsError
 from etl.header import Header
 from etl.ledger import BatchRange, LedgerFile
+from etl.pools import BatchJob, count_failures, keep_first_error, stop_together
 from etl.progress import Counters
 from etl.rejects import RejectFile
 from etl.retry import keep_trying
 from etl.settings import EtlSettings, LoadOptions, OnError
 from etl.store import BatchCounts
-from patterns import ChannelClosedError, Context, ErrorGroup, JobResult, WorkerPool
+from patterns import Context
 from runtime.errors import DependencyUnavailable
 from runtime.logs import get_logger
 
 _REASONS_MAX: Final = 100
 
 _log = get_logger("etl")
-
-
-@dataclass(frozen=True, slots=True)
-class BatchJob:
-    """A batch that waits for a worker."""
-
-    number: int
-    block: Block
 
 
 class BatchStore(Protocol):
@@ -65,9 +58,10 @@ class Processor:
         target: where the rows go; None in a dry run.
         counters: of the file; `rejected` begins with those of earlier tries.
         settings: the waits while Postgres is away, and how long a record may be.
-        options: `workers` is how many batches are in hand at once. `on_error`: `stop` ends at the first bad row;
-            `reject` goes on, also past a batch that fails for a reason of its own, and the file is then not loaded
-            whole. `max_rejects` counts over all tries.
+        options: `workers` is how many batches are in hand at once. `on_error`: `reject` goes on past bad rows, also
+            past a batch that fails for a reason of its own, and the file is then not loaded whole; `finish` and `stop`
+            end the load at the first bad row or batch, behind the batches in hand or without them. `max_rejects` counts
+            over all tries.
         reach: called at the crash points.
     """
 
@@ -128,23 +122,27 @@ class Processor:
         Cancellation, and whatever ends the load, rolls back what is in hand.
 
         Raises:
-            RowRejectedError: `on_error` is `stop`, and a row is bad.
+            RowRejectedError: `on_error` is not `reject`, and a row is bad.
             TooManyRejectsError: More rows are bad than may be.
             DuplicateRowError: A code came twice, and the rule is `fail`.
             FileChangedError: The file is not what it was.
             DependencyUnavailable: Postgres was away for longer than `give_up_seconds`.
-            WorkerLostError: A worker was cancelled; Go's pool would go on with the others, and with none for ever.
+            WorkerLostError: A worker was cancelled.
             OSError: The rejects cannot be kept.
         """
+        jobs = self._jobs(ctx, blocks)
 
         async def work(job: BatchJob) -> None:
             if not ctx.is_done:
                 await self.process_batch(ctx, job)
 
-        async with ErrorGroup() as group, WorkerPool(work, self._num_workers, 2 * self._num_workers) as pool:
-            await group.go(self._feed, ctx, blocks, pool)
-            async for result in pool:
-                self._judge(result)
+        match self._on_error:
+            case OnError.REJECT:
+                await count_failures(jobs, work, self._num_workers, self._judge)
+            case OnError.FINISH:
+                await keep_first_error(jobs, work, self._num_workers)
+            case OnError.STOP:
+                await stop_together(jobs, work, self._num_workers)
 
     async def process_batch(self, ctx: Context, job: BatchJob) -> BatchCounts:
         """Load one batch and return what became of its rows; in = inserted + skipped + rejected.
@@ -168,35 +166,25 @@ class Processor:
         )
         return counts
 
-    async def _feed(self, ctx: Context, blocks: AsyncIterator[Block], pool: WorkerPool[BatchJob, None]) -> None:
+    async def _jobs(self, ctx: Context, blocks: AsyncIterator[Block]) -> AsyncIterator[BatchJob]:
         number = 0
-        try:
-            async for block in blocks:
-                if ctx.is_done:
-                    break
-                number += 1
-                await pool.submit(BatchJob(number, block))
-        except ChannelClosedError:
-            return  # the pool has ended before the file: why is in one of its results
-        finally:
-            pool.close()
+        async for block in blocks:
+            if ctx.is_done:
+                return
+            number += 1
+            yield BatchJob(number, block)
 
-    def _judge(self, result: JobResult[BatchJob, None]) -> None:
-        """Go on after a batch that failed by itself, if told so; what would meet every other batch ends the load."""
-        error = result.error
-        if error is None:
-            return
-        if isinstance(error, asyncio.CancelledError):  # nobody here cancels one worker alone
-            raise WorkerLostError(result.job.block.first_line) from error
-        if self._on_error is OnError.STOP or not isinstance(error, Exception) or isinstance(error, _ENDS_ALL):
+    def _judge(self, error: Exception, job: BatchJob) -> None:
+        """Go on after a batch that failed by itself; what would meet every other batch ends the load."""
+        if isinstance(error, _ENDS_ALL):
             raise error
         self._counters.failed.add()
         if len(self._failures) < _REASONS_MAX:
             self._failures.append(error)
-        _log.error("Batch failed", line=result.job.block.first_line, error=repr(error))
+        _log.error("Batch failed", line=job.block.first_line, error=repr(error))
 
     async def _reject(self, rejects: Sequence[Reject]) -> None:
-        if self._on_error is OnError.STOP:
+        if self._on_error is not OnError.REJECT:
             raise RowRejectedError(rejects[0].line, rejects[0].reason)
         rejected = self._counters.rejected.add(len(rejects))
         if self._max_rejects is not None and rejected > self._max_rejects:
@@ -221,7 +209,7 @@ class Processor:
         return await keep_trying(ctx, self._retry, load)
 
 
-_ENDS_ALL: Final = (RowRejectedError, TooManyRejectsError, DuplicateRowError, DependencyUnavailable, OSError)
+_ENDS_ALL: Final = (TooManyRejectsError, DuplicateRowError, DependencyUnavailable, OSError)
 
 
 def _worker_id() -> str:

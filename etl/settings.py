@@ -15,10 +15,11 @@ from runtime.settings import AdminSettings, PostgresSettings, ProcessSettings, S
 
 
 class OnError(StrEnum):
-    """What a bad row does."""
+    """What a bad row or a failed batch means: for the others nothing, their orderly end, or their end now."""
 
-    STOP = "stop"
     REJECT = "reject"
+    FINISH = "finish"
+    STOP = "stop"
 
 
 class Duplicates(StrEnum):
@@ -89,7 +90,7 @@ class LoadOptions:
         workers: how many batches are loaded side by side.
         batch_rows: how many records one transaction takes at most.
         batch_bytes: how many bytes of the file it takes at most.
-        on_error: what a bad row does.
+        on_error: what a bad row or a failed batch means for the others.
         max_rejects: the load fails at the first row beyond that many of a file; None for no limit.
         duplicates: which of two rows with one code stays.
         is_dry_run: read and check all, and load nothing; no database is needed.
@@ -100,8 +101,8 @@ class LoadOptions:
 
     files: tuple[str, ...]
     workers: int = 2
-    batch_rows: int = 10_000
-    batch_bytes: int = 4 * 1024 * 1024
+    batch_rows: int = 50_000
+    batch_bytes: int = 8 * 1024 * 1024
     on_error: OnError = OnError.REJECT
     max_rejects: int | None = None
     duplicates: Duplicates = Duplicates.FIRST

@@ -123,13 +123,14 @@ async def test_every_row_becomes_something_and_no_more_batches_are_in_hand_than_
 
 
 @pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("on_error", [OnError.FINISH, OnError.STOP])
 async def test_bad_row_ends_the_load_with_its_line_though_the_feeder_has_more(
-    build: Callable[..., Scene], seed: int
+    build: Callable[..., Scene], seed: int, on_error: OnError
 ) -> None:
-    """With `stop` the first bad row that is met is the error, however many batches wait to be handed over."""
+    """The first bad row that is met is the error, however many batches wait to be handed over."""
     rows = list(coupon_rows(2_000, seed=seed))
     rows[30 + seed] = FileRow(b"bad\n", None)
-    scene = build(FakeStore(), workers=2, on_error=OnError.STOP)
+    scene = build(FakeStore(), workers=2, on_error=on_error)
     with pytest.raises(RowRejectedError, match=f"line {32 + seed}: fewer than"):
         await scene.load(each(cut(rows)))
     assert not scene.path.exists()
@@ -147,7 +148,7 @@ async def test_more_bad_rows_than_allowed_end_the_load_before_they_are_written(b
 
 
 async def test_batch_that_fails_by_itself_is_counted_and_the_others_are_loaded(build: Callable[..., Scene]) -> None:
-    """With `reject` a batch that the table does not take costs that batch; with `stop` it ends the load."""
+    """With `reject` a batch that the table does not take costs that batch; otherwise it ends the load."""
 
     def fail(_: int, where: BatchRange) -> None:
         if where.line_start == 22:
@@ -159,9 +160,10 @@ async def test_batch_that_fails_by_itself_is_counted_and_the_others_are_loaded(b
     assert scene.processor.failed_count == 1
     assert [str(error) for error in scene.processor.failures] == ["the table does not take it"]
     assert sorted(where.line_start for where in store.loaded) == [2, 12, *range(32, 102, 10)]
-    scene = build(FakeStore(fail), workers=2, on_error=OnError.STOP)
-    with pytest.raises(ValueError, match="does not take it"):
-        await scene.load(each(cut(rows)))
+    for on_error in (OnError.FINISH, OnError.STOP):
+        scene = build(FakeStore(fail), workers=2, on_error=on_error)
+        with pytest.raises(ValueError, match="does not take it"):
+            await scene.load(each(cut(rows)))
 
 
 @pytest.mark.parametrize("error", [DuplicateRowError({3: "line 2"}), OSError(28, "No space left on device")])
@@ -264,7 +266,8 @@ async def test_file_that_changes_ends_the_load_with_what_the_feeder_met(build: C
         await scene.load(changing())
 
 
-async def test_load_without_workers_ends_at_once_and_says_so(build: Callable[..., Scene]) -> None:
+@pytest.mark.parametrize("on_error", list(OnError))
+async def test_load_without_workers_ends_at_once_and_says_so(build: Callable[..., Scene], on_error: OnError) -> None:
     """When every worker is gone the feeder is not left in front of a full queue."""
 
     class Deadly(FakeStore):
@@ -276,6 +279,6 @@ async def test_load_without_workers_ends_at_once_and_says_so(build: Callable[...
             worker.cancel()
             return await super().load_batch(file, where, copy_bytes, rows=rows, rejected=rejected)
 
-    scene = build(Deadly(), workers=2)
+    scene = build(Deadly(), workers=2, on_error=on_error)
     with pytest.raises(WorkerLostError, match="a worker was lost with the batch of line"):
         await asyncio.wait_for(scene.load(each(cut(list(coupon_rows(1_000, seed=1))))), timeout=5)

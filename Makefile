@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SECONDS_OF_TRAFFIC := $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),)
 READY := $(VENV)/.locked
 
-.PHONY: help demo demo-compose check test test-containers test-compose faults soak drill-lost-token mutants audit bench links token lock format clean
+.PHONY: help demo demo-compose check test test-containers test-compose faults soak drill-lost-token mutants audit bench links token etl lock format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ links: ## the links of the stack that docker compose runs: API docs, metrics, da
 
 token: $(READY) ## a bearer token for the demo or the stack that is running: make token [MEMBER=m-1] [SCOPE=operator]
 	@$(BIN)/python -m sandbox.token $(if $(MEMBER),--member "$(MEMBER)") $(if $(SCOPE),--scope "$(SCOPE)")
+
+etl: $(READY) ## load files of coupons into the demo or the stack that is running: make etl FILE="a.csv b.csv.gz" [OPTIONS="--workers 4"]
+	@exec $(BIN)/python -m sandbox.etl $(FILE) -- $(OPTIONS)
 
 lock: $(READY) ## renew the hashed requirement files from pyproject.toml
 	$(COMPILE) pyproject.toml --output-file requirements/services.txt

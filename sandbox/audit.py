@@ -2,9 +2,9 @@
 
     python -m sandbox.audit --journal DIRECTORY --rewards URL --coupons URL [--mongo URL --salesforce URL]
 
-Nothing else is asked: no service, no log, no metric. The last line is `audit ok: ...` with the counts and the status 0,
-or `audit FAILED: ...` with the differences and the status 1. It is meant for a quiet system: traffic has ended and the
-backlog has drained.
+Of loaded files it also reads the reject files, which lie beside the journal. Nothing else is asked: no service, no log,
+no metric. The last line is `audit ok: ...` with the counts and the status 0, or `audit FAILED: ...` with the
+differences and the status 1. It is meant for a quiet system: traffic has ended and the backlog has drained.
 """
 
 import argparse
@@ -26,7 +26,8 @@ from sandbox.consent_books import ConsentBooks
 from sandbox.coupon_books import CouponBooks
 from sandbox.document_holdings import DocumentHoldings, read_documents
 from sandbox.holdings import Holdings, read_holdings
-from sandbox.journal import Operation, Record, read_journal
+from sandbox.journal import REJECTS, Operation, Record, read_journal
+from sandbox.load_books import LoadBooks, LoadCounts
 from sandbox.salesforce import ControlError, SalesforceControl
 from sandbox.world import CAMPAIGNS, CONSENTS
 
@@ -71,7 +72,8 @@ class DocumentCounts:
 class Verdict:
     """What the audit found: the counts, and every difference in one sentence each.
 
-    `documents` counts campaigns and consents; None where the platform has none.
+    `coupons` are those that no file brought; `loads` counts the others, None where there are none. `documents` counts
+    campaigns and consents; None where the platform has none.
     """
 
     requests: int
@@ -83,6 +85,7 @@ class Verdict:
     cancelled: int
     dead_letters: int
     differences: tuple[str, ...]
+    loads: LoadCounts | None = None
     documents: DocumentCounts | None = None
 
     @property
@@ -102,8 +105,9 @@ class Verdict:
             f"{self.coupons} coupons ({self.redeemed} redeemed, {self.cancelled} cancelled), "
             f"{self.dead_letters} dead letters"
         )
-        if self.documents is not None:
-            counts += f"; {self.documents}"
+        for more in (self.loads, self.documents):
+            if more is not None:
+                counts += f"; {more}"
         if self.is_ok:
             yield f"audit ok: {counts}"
         else:
@@ -123,8 +127,9 @@ def audit(
         dead_letters_expected: how many records that nobody can understand were put on the topic.
     """
     books = CouponBooks(record, holdings, dead_letters_expected)
+    loads = LoadBooks(record.files, holdings.loads)
     failed = list(_failed_requests(record))
-    differences = [*([] if failures_allowed else failed), *books.differences()]
+    differences = [*([] if failures_allowed else failed), *books.differences(), *loads.differences()]
     documents = None
     if holdings.documents is None:
         differences += _documents_not_read(record)
@@ -143,6 +148,7 @@ def audit(
         cancelled=statuses["cancelled"],
         dead_letters=holdings.dead_letters,
         differences=tuple(differences),
+        loads=loads.counts(),
         documents=documents,
     )
 
@@ -186,7 +192,9 @@ def _failed_requests(record: Record) -> Iterator[str]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare what the clients wrote down with what the databases hold.")
-    parser.add_argument("--journal", type=Path, required=True, help="the directory with the clients' two files")
+    parser.add_argument(
+        "--journal", type=Path, required=True, help="the directory with the clients' two files, and with rejects"
+    )
     parser.add_argument("--rewards", required=True, help="URL of the database `rewards`")
     parser.add_argument("--coupons", required=True, help="URL of the database `coupons`")
     parser.add_argument("--mongo", help="URL of MongoDB, for a user who may read campaigns and consents")
@@ -203,8 +211,9 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-async def _read(arguments: argparse.Namespace) -> Holdings:
-    holdings = await read_holdings(arguments.rewards, arguments.coupons)
+async def _read(arguments: argparse.Namespace, record: Record) -> Holdings:
+    rejects = arguments.journal / REJECTS
+    holdings = await read_holdings(arguments.rewards, arguments.coupons, list(record.files), rejects)
     if arguments.mongo is None:
         return holdings
     secret = await asyncio.to_thread(read_secret, None, arguments.salesforce_secret_file)
@@ -219,7 +228,7 @@ async def _main() -> int:
     arguments = _arguments()
     try:
         record = read_journal(arguments.journal)
-        holdings = await _read(arguments)
+        holdings = await _read(arguments, record)
     except _UNREADABLE as error:
         print(f"audit FAILED: not everything can be read: {type(error).__name__}: {error}")
         return 1

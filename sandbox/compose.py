@@ -15,6 +15,7 @@ from sandbox.docker import docker, inspect, require_engine
 from sandbox.fleet import Fleet
 from sandbox.http_client import HttpClient
 from sandbox.instance import Instance, Service, Stopped
+from sandbox.load import ContainerLoad, Load
 from sandbox.salesforce import SalesforceControl
 from sandbox.servers import MongoServer, ServerError
 from sandbox.servers.address import LOOPBACK
@@ -24,6 +25,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 TOPIC: Final = "coupon-events"
 SERVERS: Final = ("postgres", "kafka", "mongo")
 JOBS: Final = ("secrets", "migrations", "topics", "mongo-setup")
+_ETL_DIRECTORY = "/var/lib/etl"
 _HTTP_PORT = 8080
 _ADMIN_PORT = 9090
 _UP_SECONDS = 900.0
@@ -149,8 +151,8 @@ class ComposeSystem(Fleet[ContainerInstance]):
         password = await docker("exec", mongo, "cat", "/run/secrets/mongo-root-password")
         await MongoServer(self._mongo_url("root", password)).step_down()
 
-    async def compose(self, *arguments: str, timeout_seconds: float = 60.0) -> str:
-        """Run a command of docker compose on this stack and return what it printed."""
+    async def compose(self, *arguments: str, timeout_seconds: float = 60.0, **variables: str) -> str:
+        """Run a command of docker compose on this stack, with variables of its own, and return what it printed."""
         return await docker(
             "compose",
             "--project-name",
@@ -161,11 +163,11 @@ class ComposeSystem(Fleet[ContainerInstance]):
             str(ROOT / "docker-compose.yml"),
             *arguments,
             timeout_seconds=timeout_seconds,
-            environment=self._environment,
+            environment=self._environment | variables,
         )
 
     async def up(self, *, members: int = 0) -> None:
-        """Build the image and start the stack, and wait until everything is ready and the consumers read.
+        """Build the images and start the stack, and wait until everything is ready and the consumers read.
 
         Args:
             members: how many containers of members send traffic.
@@ -173,6 +175,7 @@ class ComposeSystem(Fleet[ContainerInstance]):
         Raises:
             DockerError: something did not start.
         """
+        await self.compose("build", "etl", timeout_seconds=_UP_SECONDS)  # `up` leaves out what is in a profile
         await self.compose(
             "up", "--build", "--detach", "--wait", "--scale", f"demo={members}", timeout_seconds=_UP_SECONDS
         )
@@ -210,6 +213,26 @@ class ComposeSystem(Fleet[ContainerInstance]):
         # Only now: a published port takes connections before anybody listens behind it, and drops them.
         self.instances.append(instance)
         return instance
+
+    @contextlib.asynccontextmanager
+    async def open_load(self, file: Path, rejects: Path, *options: str) -> AsyncIterator[Load]:
+        """Begin to load a file of coupons; on leaving it has ended, by force if need be.
+
+        Args:
+            file: where it is; everybody may read it and its directory.
+            rejects: the directory into which the reject files are copied on leaving.
+            options: what else `etl load` is told.
+
+        Raises:
+            DockerError: it did not start.
+        """
+        run = ("run", "--detach", "--no-deps", "etl", "load", f"/data/{file.name}", *options)
+        started = (await self.compose(*run, ETL_FILES=str(file.parent))).split()[-1]
+        try:
+            yield ContainerLoad(f"etl {started[:12]}", started)
+            await docker("cp", f"{started}:{_ETL_DIRECTORY}/rejects", str(rejects.parent))
+        finally:
+            await docker("rm", "--force", started)
 
     async def replace(self, old: Instance) -> ContainerInstance:
         """Do a rolling restart of one instance: at every moment another one serves.

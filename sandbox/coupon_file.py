@@ -57,6 +57,26 @@ class FileRow:
     code: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class CouponFile:
+    """A file by the numbers that decide every byte of it, as `coupon_rows` takes them."""
+
+    rows: int
+    seed: int
+    bad_percent: float = 0.0
+    duplicate_percent: float = 0.0
+
+    def made(self) -> Iterator[FileRow]:
+        """Yield its rows; the first one is on line 2."""
+        return coupon_rows(
+            self.rows, seed=self.seed, bad_percent=self.bad_percent, duplicate_percent=self.duplicate_percent
+        )
+
+    def content(self) -> bytes:
+        """Return all of it, with its header."""
+        return HEADER + b"".join(row.raw for row in self.made())
+
+
 def coupon_rows(
     rows: int,
     *,

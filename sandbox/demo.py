@@ -10,6 +10,7 @@ once with status 130 and no audit. However it ends, no process stays behind.
 import argparse
 import asyncio
 import dataclasses
+import json
 import secrets
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -21,13 +22,16 @@ from typing import Final, TypeAlias
 from patterns import Context, ContextError, ErrorGroup, Shutdown, ShutdownResult, receive, select
 from sandbox.audit import Verdict, audit
 from sandbox.crowd import Crowd, served
+from sandbox.delivery import Delivery
 from sandbox.disturbance import Disturbance
+from sandbox.etl import ENVIRONMENT
 from sandbox.holdings import read_platform
 from sandbox.instance import Instance, Service
-from sandbox.journal import Journal, Seed, read_journal
+from sandbox.journal import REJECTS, Journal, Seed, read_journal
 from sandbox.links import GUEST, Links
 from sandbox.observation import Observer, open_observer
 from sandbox.place import PLACE, DemoRunningError, ForeignPlaceError, hold_place
+from sandbox.roles import write_secret
 from sandbox.screen import Screen, open_screen
 from sandbox.seed import make_seed, plant
 from sandbox.servers import ServerError
@@ -83,6 +87,7 @@ class Demo:
         screen.say(f"traffic seed {random_seed}, {rate:g} requests a second on average")
         random = Random(random_seed)  # noqa: S311 - a load, no secret
         self._crowd = Crowd(world, journal, seed, rate=rate, random=random)
+        self._delivery = Delivery(world, journal, random_seed, screen.say)
 
     async def run(self, shutdown: Shutdown, seconds: float | None) -> ShutdownResult:
         """Send traffic until told to stop, then stop everything but the databases, in order."""
@@ -101,11 +106,13 @@ class Demo:
         return result
 
     async def verdict(self) -> Verdict:
-        """Audit the books; an instance that did not end with status 0 counts as a difference."""
-        record = read_journal(self._journal.directory)
-        verdict = audit(record, await read_platform(self._world))
+        """Audit the books; an instance or a load that did not end as it should counts as a difference."""
+        directory = self._journal.directory
+        record = read_journal(directory)
+        verdict = audit(record, await read_platform(self._world, list(record.files), directory / REJECTS))
         ends = [f"{stopped.name} ended with status {stopped.status}" for stopped in self._world.ended if stopped.status]
-        return dataclasses.replace(verdict, differences=(*verdict.differences, *ends))
+        differences = (*verdict.differences, *ends, *self._delivery.differences)
+        return dataclasses.replace(verdict, differences=differences)
 
     async def _show(self, observer: Observer) -> None:
         while True:
@@ -118,19 +125,26 @@ class Demo:
             await forced.run(self._crowd.run(stopping))
 
     async def _direct(self, stopping: Context, forced: Context, seconds: float | None) -> None:
-        """Let the traffic run for its time, disturb everything in the middle of it, and then end it."""
+        """Let the traffic run for its time, load a file and disturb everything meanwhile, and then end it."""
         loop = asyncio.get_running_loop()
         ends_at = None if seconds is None else loop.time() + seconds
-        await _pause(stopping, _UNLIMITED_RESTART_SECONDS if seconds is None else seconds / 4)
-        for service in self._restarted:
-            for old in [one for one in self._world.instances if one.service is service]:
-                if not stopping.is_done:
-                    await self._replace(forced, old)
-        if (side := self._world.mongo_side) is not None and not stopping.is_done:
-            await self._disturb(stopping, forced, side)
-        await _pause(stopping, None if ends_at is None else ends_at - loop.time())
+        async with ErrorGroup() as loading:
+            await loading.go(self._deliver, stopping, forced)
+            await _pause(stopping, _UNLIMITED_RESTART_SECONDS if seconds is None else seconds / 4)
+            for service in self._restarted:
+                for old in [one for one in self._world.instances if one.service is service]:
+                    if not stopping.is_done:
+                        await self._replace(forced, old)
+            if (side := self._world.mongo_side) is not None and not stopping.is_done:
+                await self._disturb(stopping, forced, side)
+            await _pause(stopping, None if ends_at is None else ends_at - loop.time())
         self._screen.say("the traffic ends with the requests under way; Ctrl-C, or once more, ends everything at once")
         stopping.cancel()
+
+    async def _deliver(self, stopping: Context, forced: Context) -> None:
+        """Have a file loaded; what was begun ends in order, unless the stop is forced."""
+        with suppress(ContextError):
+            await forced.run(self._delivery.run(stopping))
 
     async def _disturb(self, stopping: Context, forced: Context, side: MongoSide) -> None:
         """Let Salesforce fail, then MongoDB step down; what was begun ends in order, unless the stop is forced."""
@@ -206,6 +220,7 @@ async def _demo(place: Path, seconds: float | None, rate: float) -> int:
         for line in _servers(system):
             print(line)
         await plant(seed, system.rewards_url)
+        write_secret(place / ENVIRONMENT, json.dumps(system.load_environment()))
         print("starting the services", flush=True)
         await asyncio.gather(*(system.start(service) for service in Service))
         for line in links(system).lines():

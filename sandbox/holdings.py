@@ -1,15 +1,18 @@
 """What the databases hold, read for the audit with statements of its own: it shares none with the services."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 
 import asyncpg
 
+from sandbox.coupon_file import CouponFile
 from sandbox.document_holdings import DocumentHoldings, read_documents
 from sandbox.links import GUEST
+from sandbox.load_holdings import LoadHoldings, read_loads
 from sandbox.world import Platform
 
 _TIMEOUT_SECONDS = 60.0
@@ -59,7 +62,10 @@ class CouponRow:
 class Holdings:
     """Everything the audit looks at, of both databases: as if the guest had never been there.
 
-    `documents` is what MongoDB and Salesforce hold; None where the platform has neither.
+    Attributes:
+        coupons: those that no file brought.
+        loads: what files brought.
+        documents: what MongoDB and Salesforce hold; None where the platform has neither.
     """
 
     points: dict[str, int]
@@ -69,6 +75,7 @@ class Holdings:
     unpublished: int
     coupons: list[CouponRow]
     dead_letters: int
+    loads: LoadHoldings = field(default_factory=LoadHoldings)
     documents: DocumentHoldings | None = None
 
 
@@ -88,15 +95,24 @@ from rewards
 _KEYS = "select subject, key, response from idempotency_keys where status = 201 and subject <> $1"
 _COUPONS = """
 select code, member_id, reward_id, redemption_id::text, value_cents, currency, issued_at, expires_at, status
-from coupons where member_id <> $1 order by issued_at, code
+from coupons where member_id <> $1 and not starts_with(source, 'etl:') order by issued_at, code
 """
 
 
-async def read_holdings(rewards_url: str, coupons_url: str) -> Holdings:
-    """Read both databases of PostgreSQL, each in one snapshot.
+async def read_holdings(
+    rewards_url: str, coupons_url: str, files: Sequence[CouponFile] = (), rejects: Path | None = None
+) -> Holdings:
+    """Read both databases of PostgreSQL, each in one snapshot, and reject files.
+
+    Args:
+        rewards_url: the database `rewards`.
+        coupons_url: the database `coupons`.
+        files: as `read_loads` takes them.
+        rejects: likewise.
 
     Raises:
-        OSError, asyncpg.PostgresError: a database cannot be read.
+        OSError, asyncpg.PostgresError: a database or a reject file cannot be read.
+        ValueError: a reject file is damaged.
     """
     async with _snapshot(rewards_url) as rewards:
         points = {row["member_id"]: row["points"] for row in await rewards.fetch(_POINTS, GUEST)}
@@ -110,6 +126,7 @@ async def read_holdings(rewards_url: str, coupons_url: str) -> Holdings:
     async with _snapshot(coupons_url) as coupons:
         coupon_rows = [CouponRow(**row) for row in await coupons.fetch(_COUPONS, GUEST)]
         dead_letters = await coupons.fetchval("select count(*) from dead_letters where replayed_at is null")
+        loads = await read_loads(coupons, files, rejects)
     return Holdings(
         points=points,
         stock=stock,
@@ -118,17 +135,18 @@ async def read_holdings(rewards_url: str, coupons_url: str) -> Holdings:
         unpublished=unpublished,
         coupons=coupon_rows,
         dead_letters=dead_letters,
+        loads=loads,
     )
 
 
-async def read_platform(platform: Platform) -> Holdings:
-    """Read everything that a platform holds.
+async def read_platform(platform: Platform, files: Sequence[CouponFile] = (), rejects: Path | None = None) -> Holdings:
+    """Read everything that a platform holds, of files as `read_loads` does.
 
     Raises:
-        OSError, asyncpg.PostgresError: a database of PostgreSQL cannot be read.
+        OSError, asyncpg.PostgresError: a database of PostgreSQL, or a reject file, cannot be read.
         ValueError, pymongo.errors.PyMongoError, httpx.HTTPError, TimeoutError, ControlError: as `read_documents`.
     """
-    holdings = await read_holdings(platform.rewards_url, platform.coupons_url)
+    holdings = await read_holdings(platform.rewards_url, platform.coupons_url, files, rejects)
     if (side := platform.mongo_side) is None:
         return holdings
     documents = await read_documents(side.reader_url, side.salesforce, campaigns=side.campaigns, consents=side.consents)

@@ -16,8 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from sandbox.coupon_file import CouponFile
+
 ATTEMPTED = "attempted.jsonl"
 ACKNOWLEDGED = "acknowledged.jsonl"
+REJECTS = "rejects"
+"""Where the rejects of loaded files are kept, beside the two files."""
 _CLIENT_ERROR = 400
 _SERVER_ERROR = 500
 _LINE_BYTES_MAX = 1024 * 1024
@@ -153,6 +157,7 @@ class Record:
         abandoned: requests whose sender ended before an answer could come: they may have had their effect or not.
         consent_writes: every write of a consent, by its number.
         consent_outcomes: whether it had its effect, by its number; one that is not there may have had it or not.
+        files: every file of coupons whose load was begun, and whether the load was told to have come to its end.
     """
 
     seed: Seed
@@ -162,6 +167,7 @@ class Record:
     abandoned: frozenset[int] = frozenset()
     consent_writes: Mapping[int, ConsentWrite] = field(default_factory=dict)
     consent_outcomes: Mapping[int, bool] = field(default_factory=dict)
+    files: Mapping[CouponFile, bool] = field(default_factory=dict)
 
 
 class JournalBusyError(RuntimeError):
@@ -252,6 +258,14 @@ class Journal:
         """Write down what became of a write, by the server's answer or by a later look at the document."""
         _append(self._acknowledged, {"consent": write.number, "had_effect": had_effect})
 
+    def load(self, file: CouponFile) -> None:
+        """Write down a file whose load is about to begin."""
+        _append(self._attempted, {"file": asdict(file)})
+
+    def loaded(self, file: CouponFile) -> None:
+        """Write down that the load of a file has told that all of it is loaded."""
+        _append(self._acknowledged, {"file": asdict(file)})
+
     def close(self) -> None:
         """Close both files."""
         os.close(self._attempted)
@@ -281,6 +295,7 @@ def read_journal(directory: Path) -> Record:
     failures: dict[int, str] = {}
     abandoned: set[int] = set()
     consent_writes: dict[int, ConsentWrite] = {}
+    files: dict[CouponFile, bool] = {}
     known: dict[tuple[str, ...], tuple[str, ...]] = {}
     for line in _lines(directory / ATTEMPTED):
         if "seed" in line:
@@ -297,6 +312,8 @@ def read_journal(directory: Path) -> Record:
         elif "consent" in line:
             write = ConsentWrite(**line["consent"])
             consent_writes[write.number] = write
+        elif "file" in line:
+            files[CouponFile(**line["file"])] = False
         else:
             failures[line["failure"]["attempt"]] = line["failure"]["reason"]
     if seed is None:
@@ -306,9 +323,13 @@ def read_journal(directory: Path) -> Record:
     for line in _lines(directory / ACKNOWLEDGED):
         if "consent" in line:
             consent_outcomes[line["consent"]] = line["had_effect"]
+        elif "file" in line:
+            files[CouponFile(**line["file"])] = True
         else:
             acknowledgements[line["attempt"]] = Acknowledgement(**line)
-    return Record(seed, attempts, acknowledgements, failures, frozenset(abandoned), consent_writes, consent_outcomes)
+    return Record(
+        seed, attempts, acknowledgements, failures, frozenset(abandoned), consent_writes, consent_outcomes, files
+    )
 
 
 def _open(path: Path) -> int:

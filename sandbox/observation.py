@@ -26,8 +26,10 @@ select (select count(*) from outbox where published_at is null) as backlog,
        (select count(*) from redemptions where status = 'cancelling') as cancelling
 """
 _COUPONS = """
-select (select count(*) from coupons) as coupons,
+select count(*) filter (where not starts_with(source, 'etl:')) as coupons,
+       count(*) filter (where starts_with(source, 'etl:')) as loaded,
        (select count(*) from dead_letters) as dead_letters
+from coupons
 """
 
 
@@ -43,7 +45,8 @@ class Observation:
         redemptions: redemptions stored.
         cancelling: cancellations under way.
         lag: records that wait to be consumed; None where no consumer tells.
-        coupons: coupons stored.
+        coupons: coupons stored, without those that a file brought.
+        loaded: those that a file brought.
         dead_letters: records put aside.
         consents_written: writes of consents that the members' apps know to be stored; None where there are no consents.
         consents: how far they have come; None where there are none, or where MongoDB or Salesforce does not answer.
@@ -58,6 +61,7 @@ class Observation:
     cancelling: int
     lag: int | None
     coupons: int
+    loaded: int
     dead_letters: int
     consents_written: int | None
     consents: ConsentProgress | None
@@ -120,6 +124,7 @@ class Observer:
             cancelling=rewards["cancelling"],
             lag=await self._lag(),
             coupons=coupons["coupons"],
+            loaded=coupons["loaded"],
             dead_letters=coupons["dead_letters"],
             consents_written=None if apps is None else apps.statistics().writes.stored,
             consents=None if self._consents is None else await self._consents.look(),

@@ -87,7 +87,7 @@ def _facts(seen: Observation) -> list[tuple[str, str]]:
         ("redemptions", f"{traffic.redemptions}"),
         ("outbox backlog", f"{seen.backlog}"),
         ("lag", "unknown" if seen.lag is None else f"{seen.lag}"),
-        ("coupons", f"{seen.coupons}"),
+        ("coupons", f"{seen.coupons}" + (f", and {seen.loaded} from files" if seen.loaded else "")),
         ("dead letters", f"{seen.dead_letters}"),
         *_consents(seen),
     ]

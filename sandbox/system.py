@@ -19,6 +19,7 @@ from runtime.auth import sign_token
 from sandbox.fleet import Fleet
 from sandbox.http_client import HttpClient
 from sandbox.instance import COUPON_FLOW, Instance, ProcessInstance, Service
+from sandbox.load import Load, ProcessLoad
 from sandbox.mongo_servers import MongoServers, open_mongo_servers
 from sandbox.roles import ROLES, refuse_foreign_roles, role_password, write_secret
 from sandbox.servers import KafkaServer, PostgresServer, Program, ServerError, open_kafka, open_postgres, start_process
@@ -65,6 +66,7 @@ class System(Fleet[ProcessInstance]):
         self.topic = f"coupon-events{run.replace('_', '-')}"
         self._listeners: dict[Service, socket.socket] = {}
         self._counts: Counter[Service] = Counter()
+        self._loads = 0
 
     @property
     def rewards_url(self) -> str:
@@ -155,6 +157,42 @@ class System(Fleet[ProcessInstance]):
         """Return the variables that every instance of a service gets."""
         return {f"{service.upper()}_{name}": value for name, value in self._settings(service).items()}
 
+    def load_environment(self) -> dict[str, str]:
+        """Return the variables that a load of files gets."""
+        postgres = self._postgres_settings(self.coupons_database, "etl")
+        return {f"ETL_{name}": value for name, value in postgres.items()}
+
+    @contextlib.asynccontextmanager
+    async def open_load(self, file: Path, rejects: Path, *options: str) -> AsyncIterator[Load]:
+        """Begin to load a file of coupons; on leaving it has ended, by force if need be.
+
+        Args:
+            file: where it is.
+            rejects: the directory with the reject files.
+            options: what else `etl load` is told.
+
+        Raises:
+            ServerError: it did not start.
+        """
+        self._loads += 1
+        name = f"etl-{self._loads}"
+        command = [sys.executable, "-m", "etl", "load", str(file), "--rejects-directory", str(rejects), *options]
+        process = await start_process(
+            Program(
+                name=name,
+                command=command,
+                log=self.directory / f"{name}.log",
+                directory=ROOT,
+                environment=_inherited() | self.load_environment() | {"ETL_INSTANCE": name, "ETL_LOG_FORMAT": "json"},
+                grace_seconds=_GRACE_SECONDS,
+            )
+        )
+        try:
+            yield ProcessLoad(name, process)
+        finally:
+            await process.kill()
+            process.release()
+
     async def replace(self, old: Instance) -> ProcessInstance:
         """Do a rolling restart of one instance: start the new one, wait until it is ready, then SIGTERM the old one.
 
@@ -205,13 +243,8 @@ class System(Fleet[ProcessInstance]):
             if self.mongo_servers is None:
                 raise ServerError(f"this platform has no MongoDB for {service}")
             return settings | self.mongo_servers.settings(service)
-        settings |= {
-            "POSTGRES__HOST": self.postgres.host,
-            "POSTGRES__PORT": str(self.postgres_port),
-            "POSTGRES__DATABASE": (self.rewards_database if service is Service.REWARD_STORE else self.coupons_database),
-            "POSTGRES__USER": service.value,
-            "POSTGRES__PASSWORD_FILE": str(self._file(f"{service}-password")),
-        }
+        database = self.rewards_database if service is Service.REWARD_STORE else self.coupons_database
+        settings |= self._postgres_settings(database, service.value)
         if service is not Service.COUPON_API:
             settings["KAFKA__BOOTSTRAP"] = self.kafka.bootstrap
         if service is Service.COUPON_CONSUMER:
@@ -224,6 +257,15 @@ class System(Fleet[ProcessInstance]):
             settings["RELAY__TOPIC"] = self.topic
             settings["COUPON_API__TOKEN_FILE"] = str(self._file("operator-token"))
         return settings
+
+    def _postgres_settings(self, database: str, role: str) -> dict[str, str]:
+        return {
+            "POSTGRES__HOST": self.postgres.host,
+            "POSTGRES__PORT": str(self.postgres_port),
+            "POSTGRES__DATABASE": database,
+            "POSTGRES__USER": role,
+            "POSTGRES__PASSWORD_FILE": str(self._file(f"{role}-password")),
+        }
 
     def _migrate_settings(self) -> MigrateSettings:
         server = urlsplit(self.postgres.superuser_url)
@@ -261,8 +303,8 @@ def _listen() -> socket.socket:
 
 
 def _inherited() -> dict[str, str]:
-    """Return this process's environment without any setting of a service, which would be meant for another one."""
-    prefixes = tuple(f"{service.upper()}_" for service in Service)
+    """Return this process's environment without any setting of a service or a load, meant for another one."""
+    prefixes = ("ETL_", *(f"{service.upper()}_" for service in Service))
     return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
 
 

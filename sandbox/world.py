@@ -5,11 +5,14 @@ members of `sandbox.members` find one that is there already.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from sandbox.balancer import Client
 from sandbox.instance import Endpoint, Instance, Service, Stopped
+from sandbox.load import Load
 from sandbox.salesforce import SalesforceControl
 
 CAMPAIGNS = "campaigns"
@@ -91,6 +94,15 @@ class World(Platform, Protocol):
 
         Raises:
             ServerError: the new one did not become ready.
+        """
+
+    def open_load(self, file: Path, rejects: Path, *options: str) -> AbstractAsyncContextManager[Load]:
+        """Begin to load a file of coupons; on leaving it has ended, by force if need be.
+
+        Args:
+            file: where it is; everybody may read it and its directory.
+            rejects: the directory with the reject files, after the block as well.
+            options: what else `etl load` is told.
         """
 
     async def step_mongo_down(self) -> None:

@@ -10,8 +10,10 @@ from typing import Final
 
 import pytest
 
+from patterns import background
 from sandbox.audit import Verdict
 from sandbox.compose import ComposeSystem, bad_ends, open_compose
+from sandbox.delivery import ROWS, Delivery
 from sandbox.docker import docker, inspect
 from sandbox.instance import COUPON_FLOW, Service
 from sandbox.seed import make_seed, plant
@@ -89,16 +91,23 @@ def _check(verdict: Verdict) -> None:
 
 
 async def test_stack_restarted_and_scaled_under_load_fails_no_request(stack: ComposeSystem, tmp_path: Path) -> None:
-    """Rolling restarts of every service and a consumer scaled to three and back cost nothing, and all end with 0."""
+    """Rolling restarts of every service and a consumer scaled to three and back cost nothing, and all end with 0.
+
+    Meanwhile a file is loaded, stopped, gone on with and loaded again, and each good row of it is there once.
+    """
     await stack.up()
     members = make_seed(MEMBERS, POINTS)
     await plant(members, stack.rewards_url)
     async with flow_on(stack, tmp_path, members, rate=RATE) as flow:
         await flow.wait_requests(60)
-        await _replace_each(flow)
+        delivery = Delivery(stack, flow.journal, 7, print)
+        await asyncio.gather(delivery.run(background()), _replace_each(flow))
         await _scale_to_three_and_back(flow)
         verdict = await flow.verdict()
     _check(verdict)
+    assert delivery.differences == []
+    assert verdict.loads is not None
+    assert verdict.loads.rows == ROWS
     assert verdict.failed_requests == 0
     assert bad_ends(await stack.stop_all()) == []
 

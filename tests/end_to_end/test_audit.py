@@ -17,9 +17,10 @@ from runtime.mongo import Collection, Document
 from sandbox.audit import audit
 from sandbox.consent_document import DETAILS, MASTERS
 from sandbox.crowd import Crowd
+from sandbox.delivery import Delivery
 from sandbox.holdings import read_holdings, read_platform
 from sandbox.instance import Service
-from sandbox.journal import Journal, Record, read_journal
+from sandbox.journal import REJECTS, Journal, Record, read_journal
 from sandbox.links import GUEST
 from sandbox.mongo_servers import MongoServers
 from sandbox.observation import open_observer
@@ -31,10 +32,13 @@ Break: TypeAlias = Callable[[Collection, Document], Awaitable[None]]
 
 ROOT = Path(__file__).parents[2]
 
+ROWS = 4_000
+
 # In each database `chosen` names its oldest redemption or coupon that was neither spent nor cancelled.
 CHOSEN = {
     "redemptions": "select redemption_id from redemptions where status = 'issued' order by created_at limit 1",
-    "coupons": "select code from coupons where status = 'issued' order by issued_at limit 1",
+    "coupons": "select code from coupons where status = 'issued' and source = 'event' order by issued_at limit 1",
+    "loaded": "select code from coupons where status = 'issued' and source <> 'event' order by source_line limit 1",
 }
 REWARDS_BREAKS = {
     "points off by one": "update members set points = points + 1 where member_id = 'm-1'",
@@ -90,6 +94,20 @@ COUPONS_BREAKS = {
         values (gen_random_uuid(), 'g', 't', 'i', 0, 0, '[]', 'NotJsonError', 'x')
     """,
 }
+LOADED_BREAKS = {
+    "loaded coupon dropped": "delete from coupons where code in (table chosen)",
+    "loaded coupon doubled": """
+        insert into coupons (code, member_id, reward_id, value_cents, currency, issued_at, expires_at, status, version,
+                             source, source_line)
+        select '0123456789ABCDEF', member_id, reward_id, value_cents, currency, issued_at, expires_at, status, version,
+               source, source_line
+        from coupons where code in (table chosen)
+    """,
+    "loaded coupon of another value": "update coupons set value_cents = value_cents + 1 where code in (table chosen)",
+    "loaded coupon of no file": "update coupons set source = 'event' where code in (table chosen)",
+    "part of a file dropped": "delete from etl_ranges where byte_start = (select max(byte_start) from etl_ranges)",
+    "file that is not done": "update etl_files set state = 'loading', loaded_at = null",
+}
 
 
 async def _drop(collection: Collection, document: Document) -> None:
@@ -123,7 +141,10 @@ DETAIL_BREAKS = {"detail dropped": _drop, "detail doubled": _copy, "detail for a
 
 
 async def _send_traffic(system: System, directory: Path) -> None:
-    """Start the services, let members use them until there is something of each kind, and stop when it has arrived."""
+    """Start the services, let members use them until there is something of each kind, and stop when it has arrived.
+
+    A file is loaded as well.
+    """
     seed = make_seed(20, 4_000)
     await plant(seed, system.rewards_url)
     await asyncio.gather(*(system.start(service) for service in Service))
@@ -137,6 +158,9 @@ async def _send_traffic(system: System, directory: Path) -> None:
             return all([await _any_document(system, *where) is not None for where in _breaks(system)])
 
         await eventually(have_left_documents, seconds=120)  # what is made may also be deleted
+        delivery = Delivery(system, journal, 5, print, rows=ROWS)
+        await delivery.run(background())
+        assert delivery.differences == []
     await _visit(system)
     async with open_observer(system, crowd) as observer, asyncio.timeout(60):
         await observer.wait_drained()
@@ -233,46 +257,66 @@ async def _broken(system: System, database: str, collection: str, change: Break)
             await documents.delete_one({"_id": "copy"})
 
 
-async def _unnoticed_rows(system: System, record: Record) -> list[str]:
+async def _unnoticed_rows(system: System, record: Record, rejects: Path) -> list[str]:
     """Return the names of the changes to a row that the audit is ok with."""
     unnoticed = []
-    holdings = await read_platform(system)
+    files = list(record.files)
+    holdings = await read_platform(system, files, rejects)
     for name, statement in REWARDS_BREAKS.items():
         broken = await _change(system, system.rewards_database, "redemptions", statement)
-        read = await read_holdings(broken, system.coupons_url)
+        read = await read_holdings(broken, system.coupons_url, files, rejects)
         if audit(record, replace(read, documents=holdings.documents)).is_ok:
             unnoticed.append(name)
-    for name, statement in COUPONS_BREAKS.items():
-        broken = await _change(system, system.coupons_database, "coupons", statement)
-        read = await read_holdings(system.rewards_url, broken)
-        if audit(record, replace(read, documents=holdings.documents)).is_ok:
-            unnoticed.append(name)
+    for chosen, breaks in (("coupons", COUPONS_BREAKS), ("loaded", LOADED_BREAKS)):
+        for name, statement in breaks.items():
+            broken = await _change(system, system.coupons_database, chosen, statement)
+            read = await read_holdings(system.rewards_url, broken, files, rejects)
+            if audit(record, replace(read, documents=holdings.documents)).is_ok:
+                unnoticed.append(name)
     return unnoticed
 
 
-async def _unnoticed_documents(system: System, record: Record) -> list[str]:
+async def _is_noticed_without_a_reject(system: System, record: Record, rejects: Path) -> bool:
+    """Drop the last line of the reject file for a look of the audit."""
+    (path,) = await asyncio.to_thread(lambda: list(rejects.iterdir()))
+    kept = path.read_bytes()
+    path.write_bytes(b"".join(kept.splitlines(keepends=True)[:-1]))
+    try:
+        return not audit(record, await read_platform(system, list(record.files), rejects)).is_ok
+    finally:
+        path.write_bytes(kept)
+
+
+async def _unnoticed_documents(system: System, record: Record, rejects: Path) -> list[str]:
     """Return the names of the changes to a document that the audit is ok with."""
     unnoticed = []
     for (database, collection), breaks in _breaks(system).items():
         for name, change in breaks.items():
             async with _broken(system, database, collection, change):
-                if audit(record, await read_platform(system)).is_ok:
+                if audit(record, await read_platform(system, list(record.files), rejects)).is_ok:
                     unnoticed.append(name)
     return unnoticed
 
 
 async def test_each_link_broken_in_the_databases_fails_the_audit(tmp_path: Path) -> None:
-    """After real traffic the audit says ok, and after each single change to one row or document it says FAILED."""
+    """After real traffic and a load the audit says ok, and after each single change to one row or document FAILED.
+
+    So it does after one reject is dropped.
+    """
     async with open_system(tmp_path) as system:
         await _send_traffic(system, tmp_path)
         status, last = await _audit_command(tmp_path, system)
         assert last.startswith("audit ok: "), last
         assert status == 0
 
-        record = read_journal(tmp_path)
-        assert await _unnoticed_rows(system, record) == []
-        assert await _unnoticed_documents(system, record) == []
-        assert audit(record, await read_platform(system)).is_ok, "a change was not undone"
+        record, rejects = read_journal(tmp_path), tmp_path / REJECTS
+        assert await _unnoticed_rows(system, record, rejects) == []
+        assert await _unnoticed_documents(system, record, rejects) == []
+        assert await _is_noticed_without_a_reject(system, record, rejects)
+        verdict = audit(record, await read_platform(system, list(record.files), rejects))
+        assert verdict.is_ok, "a change was not undone"
+        assert verdict.loads is not None
+        assert verdict.loads.rows == ROWS
 
         broken = await _change(system, system.coupons_database, "coupons", COUPONS_BREAKS["coupon dropped"])
         status, last = await _audit_command(tmp_path, system, coupons_url=broken)

@@ -79,7 +79,7 @@ def _await_end_of(pids: list[int]) -> None:
 def test_demo_of_some_seconds_disturbs_everything_and_audits_ok(tmp_path: Path) -> None:
     """It restarts services under traffic, lets Salesforce fail and MongoDB step down, and ends with `audit ok`.
 
-    No process is left.
+    A file is loaded meanwhile, stopped and gone on with. No process is left.
     """
     with _run(tmp_path, "--seconds", "6") as run:
         run.wait_for("traffic seed")
@@ -92,6 +92,10 @@ def test_demo_of_some_seconds_disturbs_everything_and_audits_ok(tmp_path: Path) 
         assert f"rolling restart of {service}: {service}-1 ended with status 0, 0 requests failed" in run.output
     assert run.output.count("Salesforce serves again") == len(FAILURES)
     assert "MongoDB is the primary again" in run.output
+    assert "its load was stopped by SIGTERM, status 75" in run.output
+    assert "the same command went on, status 3" in run.output
+    assert "under another name nothing changed, status 3" in run.output
+    assert re.search(r"[1-9]\d* coupons from files \(20000 rows, [1-9]\d* rejects\)", last), last
     assert re.search(r"[1-9]\d* writes of consents", last), last
     assert "not Apache Kafka" in run.output
     assert "API docs" in run.output

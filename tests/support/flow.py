@@ -15,7 +15,7 @@ from sandbox.audit import Verdict, audit
 from sandbox.crowd import Crowd
 from sandbox.holdings import read_platform
 from sandbox.instance import Instance, Service
-from sandbox.journal import Journal, Seed, read_journal
+from sandbox.journal import REJECTS, Journal, Seed, read_journal
 from sandbox.observation import open_observer
 from sandbox.seed import make_seed, plant
 from sandbox.system import System, open_system
@@ -94,8 +94,9 @@ class Flow(Generic[WorldT]):
         await self.stop_traffic()
         await self.drain(more_records=poison)
         await self.system.stop_services()
-        record = read_journal(self.journal.directory)
-        holdings = await read_platform(self.system)
+        directory = self.journal.directory
+        record = read_journal(directory)
+        holdings = await read_platform(self.system, list(record.files), directory / REJECTS)
         verdict = audit(record, holdings, failures_allowed=failures_allowed, dead_letters_expected=poison)
         bad_ends = [f"{stopped.name} ended with {stopped.status}" for stopped in self.system.ended if stopped.status]
         return verdict, judge_flow(record, holdings, verdict) | judge(Rule.RIGHT_END, bad_ends)

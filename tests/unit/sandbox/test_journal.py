@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.coupon_file import CouponFile
 from sandbox.journal import (
     ACKNOWLEDGED,
     ATTEMPTED,
@@ -68,6 +69,17 @@ def test_journal_without_consents_is_read(tmp_path: Path) -> None:
     record = read_journal(tmp_path)
     assert record.attempts == {1: Attempt(1, Operation.SEE_POINTS, "m-1", "", None, ("200",), None, 1.5)}
     assert (record.consent_writes, record.consent_outcomes) == ({}, {})
+
+
+def test_files_are_read_back_with_what_was_told_of_their_loads(tmp_path: Path) -> None:
+    """A file is there from before its load, by the numbers that make it again; a load that was told is told apart."""
+    begun, done = CouponFile(10, 1), CouponFile(20, 2, 1.5, 2.5)
+    with Journal(tmp_path) as journal:
+        journal.seeded(SEED)
+        journal.load(begun)
+        journal.load(done)
+        journal.loaded(done)
+    assert read_journal(tmp_path).files == {begun: False, done: True}
 
 
 def test_line_is_on_file_when_the_call_returns(tmp_path: Path) -> None:

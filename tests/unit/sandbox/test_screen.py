@@ -33,6 +33,7 @@ SEEN = Observation(
     cancelling=0,
     lag=None,
     coupons=34,
+    loaded=0,
     dead_letters=1,
     consents_written=30,
     consents=ConsentProgress(arrived=11, waiting=0, dead_letters=2),
@@ -68,9 +69,10 @@ def test_off_a_terminal_one_plain_line_has_every_fact() -> None:
     [
         (replace(SEEN, consents_written=None, consents=None), "dead letters 1", "consents"),
         (replace(SEEN, consents=None), "consents 30 writes; how far they have come is unknown", "waiting"),
-        (replace(SEEN, traffic=replace(TRAFFIC, excused=4)), "3 failed, 4 excused", "unseen"),
+        (replace(SEEN, traffic=replace(TRAFFIC, excused=4)), "3 failed, 4 excused", "from files"),
+        (replace(SEEN, loaded=5), "coupons 34, and 5 from files", "excused"),
     ],
-    ids=["no consents", "one of the two does not answer", "excused answers"],
+    ids=["no consents", "one of the two does not answer", "excused answers", "a loaded file"],
 )
 def test_what_is_not_there_is_not_shown_as_nothing(seen: Observation, shown: str, hidden: str) -> None:
     """Unknown is said to be unknown, and a platform without consents has no line for them."""

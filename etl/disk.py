@@ -27,14 +27,18 @@ def replace_file(path: Path, content: bytes) -> None:
     """Put a file in the place of another, on disk: whoever reads it sees all of it, or what was there before.
 
     Raises:
-        OSError: It cannot be written; what was there before still is.
+        OSError: It cannot be written, and names the path; what was there before still is.
     """
     new = path.with_name(path.name + ".new")
-    with new.open("wb", buffering=0) as file:
-        write_whole(file, content)
-        os.fsync(file.fileno())
-    new.replace(path)
-    sync_directory(path.parent)
+    try:
+        with new.open("wb", buffering=0) as file:
+            write_whole(file, content)
+            os.fsync(file.fileno())
+        new.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        new.unlink(missing_ok=True)  # half of it would take the room that there is not
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sync_directory(path: Path) -> None:

@@ -47,7 +47,7 @@ class OtherRuleError(FileRefusedError):
 
 
 class FileBusyError(RuntimeError):
-    """Say that another process loads a file of this content now."""
+    """Say that another process loads a file of this content now, or keeps its rejects."""
 
     def __init__(self) -> None:
         super().__init__("another process loads a file of this content now")

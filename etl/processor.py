@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from etl.block import Block
 from etl.copy_format import encode
 from etl.coupon_batch import CouponBatch, Reject, read_batch
-from etl.errors import DuplicateRowError, RowRejectedError, TooManyRejectsError
+from etl.errors import DuplicateRowError, FileBusyError, RowRejectedError, TooManyRejectsError
 from etl.header import Header
 from etl.ledger import BatchRange, LedgerFile
 from etl.pools import BatchJob, count_failures, keep_first_error, stop_together
@@ -209,7 +209,7 @@ class Processor:
         return await keep_trying(ctx, self._retry, load)
 
 
-_ENDS_ALL: Final = (TooManyRejectsError, DuplicateRowError, DependencyUnavailable, OSError)
+_ENDS_ALL: Final = (TooManyRejectsError, DuplicateRowError, DependencyUnavailable, FileBusyError, OSError)
 
 
 def _worker_id() -> str:

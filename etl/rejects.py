@@ -4,6 +4,7 @@ One JSON object a line: the row's line in the file, why it was rejected, and its
 """
 
 import base64
+import fcntl
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ import orjson
 
 from etl.coupon_batch import Reject
 from etl.disk import replace_file, sync_directory, write_whole
+from etl.errors import FileBusyError
 from etl.ledger import DoneRange
 
 _SUFFIX: Final = ".rejects.jsonl"
@@ -60,21 +62,27 @@ def _read(path: Path) -> list[RejectedRow]:
 class RejectFile:
     """Appends the rejects of batches; each batch's are on disk when `write` returns. Safe for several threads.
 
-    Opening it drops what a try wrote whose batch did not count after all, so that every row is there once. It blocks,
-    so an event loop calls it through a thread.
+    Opening it drops what a try wrote whose batch did not count after all, so that every row is there once. No two
+    processes of one machine have it open: one would put a new file in the place of that to which the other one writes.
+    It blocks, so an event loop calls it through a thread.
 
     Args:
         path: `reject_path` gives it.
         done: the ranges that count.
+
+    Raises:
+        FileBusyError: Another process has it.
+        OSError: It cannot be cleaned.
+        ValueError: It is no reject file.
     """
 
     def __init__(self, path: Path, done: Sequence[DoneRange]) -> None:
         self._path = path
         self._lock = threading.Lock()
         self._file: FileIO | None = None
+        self._end = 0
         if path.exists():
-            kept = [row for row in _read(path) if any(one.line_start <= row.line < one.line_end for one in done)]
-            replace_file(path, _lines(kept))
+            self._clean(done)
 
     def __enter__(self) -> Self:
         return self
@@ -87,26 +95,54 @@ class RejectFile:
         """Append the rejects of one batch and wait until they are on disk.
 
         Raises:
-            OSError: They may not be, so the batch must not count.
+            FileBusyError: Another process has the file, so the batch must not count.
+            OSError: They may not be on disk, so the batch must not count.
         """
+        lines = _lines(RejectedRow(one.line, one.reason, one.raw) for one in rejects)
         with self._lock:
-            file = self._opened()
-            begin = file.seek(0, os.SEEK_END)
             try:
-                write_whole(file, _lines(RejectedRow(one.line, one.reason, one.raw) for one in rejects))
+                file = self._opened()
+                file.truncate(self._end)  # behind half a line, of a write that failed, a line would be a part of it
+                write_whole(file, lines)
                 os.fsync(file.fileno())
-            except OSError:
-                os.ftruncate(file.fileno(), begin)  # what follows half a line would be read as part of it
-                raise
+            except OSError as error:
+                raise OSError(error.errno, f"the rejects cannot be kept: {error.strerror}", str(self._path)) from error
+            self._end += len(lines)
+
+    def _clean(self, done: Sequence[DoneRange]) -> None:
+        with _open_alone(self._path):
+            counted = (
+                row for row in _read(self._path) if any(one.line_start <= row.line < one.line_end for one in done)
+            )
+            content = _lines({row.line: row for row in counted}.values())
+            if content != self._path.read_bytes():
+                replace_file(self._path, content)
+        self._file, self._end = _open_alone(self._path), len(content)
 
     def _opened(self) -> FileIO:
         if self._file is None:
-            is_new = not self._path.exists()
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("ab", buffering=0)
-            if is_new:
-                sync_directory(self._path.parent)
+            file = _open_alone(self._path)
+            if file.seek(0, os.SEEK_END):  # somebody else has written it since there was none
+                file.close()
+                raise FileBusyError
+            self._file = file
+            sync_directory(self._path.parent)
         return self._file
+
+
+def _open_alone(path: Path) -> FileIO:
+    """Open a file to append to, for as long as no other process has it so."""
+    file = path.open("ab", buffering=0)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_there = path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except BlockingIOError:
+        is_there = False
+    if not is_there:  # or somebody has just put another one in its place
+        file.close()
+        raise FileBusyError
+    return file
 
 
 def _lines(rows: Iterable[RejectedRow]) -> bytes:

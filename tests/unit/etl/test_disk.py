@@ -1,6 +1,7 @@
 """Writing to disk: all of it or an error, and in one step."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,18 @@ def test_file_takes_the_place_of_another_in_one_step(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"old")
     replace_file(tmp_path / "file", b"new")
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"file": b"new"}
+
+
+def test_file_that_finds_no_room_leaves_the_old_one_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the path, and the half that was written takes no room."""
+    (tmp_path / "file").write_bytes(b"old")
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/file'"):
+        replace_file(tmp_path / "file", b"new")
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"file": b"old"}

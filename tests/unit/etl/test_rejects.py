@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from etl.coupon_batch import Reject
+from etl.errors import FileBusyError
 from etl.rejects import RejectedRow, RejectFile, read_rejects, reject_path
 from tests.support.etl_rows import done_range
 
@@ -76,3 +77,50 @@ def test_file_of_something_else_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"line,reason\n")
     with pytest.raises(ValueError, match="is no reject file"):
         read_rejects(path)
+
+
+def test_write_that_failed_and_could_not_be_undone_spoils_no_line_behind_it(tmp_path: Path) -> None:
+    """Half a line of a disk that failed is gone before the next one is written."""
+    path = reject_path(tmp_path, b"\x01" * 32)
+    with RejectFile(path, ()) as file:
+        file.write([_reject(2)])
+        with path.open("ab") as half:
+            half.write(b'{"line": 3')
+        file.write([_reject(4)])
+    assert [row.line for row in read_rejects(path)] == [2, 4]
+
+
+def test_second_process_neither_cleans_nor_writes_what_another_one_has_open(tmp_path: Path) -> None:
+    """The first one's rejects stay where it wrote them, whatever became of its other locks."""
+    path = reject_path(tmp_path, b"\x01" * 32)
+    with RejectFile(path, ()) as early, RejectFile(path, ()) as file:
+        file.write([_reject(2)])
+        with pytest.raises(FileBusyError):
+            RejectFile(path, [done_range(2, 10)])
+        with pytest.raises(FileBusyError):
+            early.write([_reject(3)])
+        file.write([_reject(4)])
+    with pytest.raises(FileBusyError):
+        early.write([_reject(3)])
+    assert [row.line for row in read_rejects(path)] == [2, 4]
+
+
+def test_line_that_two_tries_rejected_is_kept_once(tmp_path: Path) -> None:
+    """Where both of them wrote it, and it counts, cleaning leaves one."""
+    path = reject_path(tmp_path, b"\x01" * 32)
+    with RejectFile(path, ()) as file:
+        file.write([_reject(2), _reject(3)])
+        file.write([_reject(2)])
+    with RejectFile(path, [done_range(2, 10)]):
+        assert [row.line for row in read_rejects(path)] == [2, 3]
+
+
+def test_file_with_nothing_to_clean_needs_no_room(tmp_path: Path) -> None:
+    """Where every line counts, going on writes nothing, which a full disk would refuse."""
+    path = reject_path(tmp_path, b"\x01" * 32)
+    with RejectFile(path, ()) as file:
+        file.write([_reject(2)])
+    before = path.stat().st_ino
+
+    with RejectFile(path, [done_range(2, 10)]):
+        assert path.stat().st_ino == before

@@ -12,12 +12,10 @@ import pytest
 from etl.app import CRASH_POINTS
 from etl.rejects import reject_path
 from etl.settings import Duplicates
-from sandbox.coupon_file import coupon_rows
 from tests.support.etl_judge import judge_leftovers, judge_load, judge_loaded
-from tests.support.etl_model import FileModel, read_model
 from tests.support.etl_process import EtlCommand
+from tests.support.etl_scene import behind_proxy, some_file
 from tests.support.eventually import eventually
-from tests.support.fault_proxy import open_fault_proxy
 from tests.support.fault_report import FaultReport
 from tests.support.seeds import seeded
 from tests.support.service_process import armed
@@ -31,12 +29,6 @@ KILLS_AMID: Final = 18
 KILLS_AT_THE_END: Final = 3
 RANDOM_KILLS: Final = 12
 KILLED: Final = -signal.SIGKILL
-
-
-def some_file(etl: EtlCommand) -> tuple[Path, FileModel]:
-    """Write a file of which some rows are bad and some codes come again, with other amounts too."""
-    path = etl.write("coupons.csv", list(coupon_rows(ROWS, seed=8, bad_percent=3, duplicate_percent=6)))
-    return path, read_model(path.read_bytes())
 
 
 @pytest.mark.parametrize(
@@ -62,7 +54,7 @@ async def test_load_killed_at_every_point_ends_as_if_never_killed(
 ) -> None:
     """After each death the table is what the lines in the ledger make; the last try makes it what the file makes."""
     random = seeded("kill")
-    path, file = some_file(etl)
+    path, file = some_file(etl, rows=ROWS)
     points = [AMID[number % len(AMID)] for number in range(KILLS_AMID)] + ["before-finish"] * KILLS_AT_THE_END
     for point in points:
         batch_rows, hit = random.randint(20, 60), random.randint(1, 3) if point in AMID else 1
@@ -92,7 +84,7 @@ async def kill_after_some_rows(etl: EtlCommand, path: Path, random: Random) -> N
 async def test_load_killed_at_random_ends_as_if_never_killed(etl: EtlCommand, fault_report: FaultReport) -> None:
     """Whatever the moment of a death, nothing is lost or doubled, then or in the end."""
     random = seeded("kill")
-    path, file = some_file(etl)
+    path, file = some_file(etl, rows=ROWS)
     for _ in range(RANDOM_KILLS):
         await kill_after_some_rows(etl, path, random)
         fault_report.judge(await judge_load(etl, file))
@@ -104,9 +96,8 @@ async def test_load_killed_in_mid_copy_leaves_nothing_of_its_batches(
     etl: EtlCommand, fault_report: FaultReport
 ) -> None:
     """The server rolls back what it had of them, its backends end, and the next try loads it."""
-    path, file = some_file(etl)
-    async with open_fault_proxy(etl.postgres.port) as proxy:
-        slow = replace(etl, settings={**etl.settings, "POSTGRES__PORT": str(proxy.port)})
+    path, file = some_file(etl, rows=ROWS)
+    async with behind_proxy(etl) as (slow, proxy):
         proxy.up.slice_bytes, proxy.up.delay_seconds = 2_048, 0.02
         async with slow.loading(path, "--workers", 4, "--batch-rows", 3_000):
             await eventually(lambda: slow.copies_under_way(at_least=4), seconds=60)
@@ -126,7 +117,7 @@ async def test_load_killed_while_it_cleans_the_reject_file_keeps_the_rejects_tha
     etl: EtlCommand, fault_report: FaultReport, call: str
 ) -> None:
     """The old file or the new one is there, never half of one; the next try cleans again."""
-    path, file = some_file(etl)
+    path, file = some_file(etl, rows=ROWS)
     killed = await etl.load(path, "--batch-rows", 500, variables=armed("after-rejects", 9))
     assert killed.status == KILLED
     rejects = reject_path(etl.rejects_directory, file.sha256)
@@ -140,7 +131,7 @@ async def test_load_killed_while_it_cleans_the_reject_file_keeps_the_rejects_tha
 @pytest.mark.fault("E1", "a death of the machine: the last record of the reject file is cut off")
 async def test_reject_file_cut_in_a_record_is_gone_on_with(etl: EtlCommand, fault_report: FaultReport) -> None:
     """What was not yet on disk belongs to a batch that does not count, and is written again, on a line of its own."""
-    path, file = some_file(etl)
+    path, file = some_file(etl, rows=ROWS)
     killed = await etl.load(path, "--batch-rows", 500, "--workers", 1, variables=armed("after-rejects", 9))
     assert killed.status == KILLED
     rejects = reject_path(etl.rejects_directory, file.sha256)

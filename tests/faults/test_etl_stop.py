@@ -5,24 +5,21 @@ import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
-from pathlib import Path
 from signal import Signals
 from typing import Final
 
 import asyncpg
 import pytest
 
-from sandbox.coupon_file import HEADER, coupon_rows
+from sandbox.coupon_file import HEADER
 from tests.support.etl_judge import judge_ended, judge_leftovers, judge_load, judge_loaded, log_lines
-from tests.support.etl_model import FileModel, read_model
+from tests.support.etl_model import FileModel
 from tests.support.etl_process import Ended, EtlCommand, Load
+from tests.support.etl_scene import ROWS, behind_proxy, some_file
 from tests.support.eventually import eventually
-from tests.support.fault_proxy import FaultProxy, open_fault_proxy
 from tests.support.fault_report import FaultReport
 from tests.support.judgement import Judgement, judge_time
 
-ROWS: Final = 6_000
 GRACE_SECONDS: Final = 4.0
 PROMPT_SECONDS: Final = 20.0
 """Of what is to happen at once, on a machine that does other things as well."""
@@ -31,19 +28,6 @@ FORCED: Final = (1, "Process stopped")
 CUT_OFF: Final = (1, "Stopped by force")
 """Not even its connections can be closed in order."""
 GOES_ON: Final = "stopped by a signal; the same command goes on"
-
-
-def some_file(etl: EtlCommand) -> tuple[Path, FileModel]:
-    """Write a file with bad rows and codes that come again."""
-    path = etl.write("coupons.csv", list(coupon_rows(ROWS, seed=5, bad_percent=2, duplicate_percent=4)))
-    return path, read_model(path.read_bytes())
-
-
-@contextlib.asynccontextmanager
-async def behind_proxy(etl: EtlCommand) -> AsyncIterator[tuple[EtlCommand, FaultProxy]]:
-    """Put a proxy between the ETL and its server."""
-    async with open_fault_proxy(etl.postgres.port) as proxy:
-        yield replace(etl, settings={**etl.settings, "POSTGRES__PORT": str(proxy.port)}), proxy
 
 
 @contextlib.asynccontextmanager

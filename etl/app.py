@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from etl.file_load import FileLoad
+from etl.metrics import LoadMetrics
 from etl.report import FileReport, Outcome, write_report
 from etl.settings import EtlSettings, LoadOptions
 from etl.store import EtlStore
@@ -12,6 +13,7 @@ from patterns import Channel, Context, ErrorGroup, receive, select
 from runtime.background import raise_reported, run_reporting
 from runtime.crash_point import CrashPoints
 from runtime.logs import get_logger
+from runtime.metrics import registry
 from runtime.postgres import PostgresPool, expose_pool, open_pool
 from runtime.process import Process
 
@@ -34,6 +36,7 @@ class Application:
         self._settings = settings.model_copy(update={"postgres": postgres})
         self._options = options
         self._points = CrashPoints(settings.crash, CRASH_POINTS)
+        self._metrics = LoadMetrics()
         self.reports: list[FileReport] = []
         self.is_ended = False
 
@@ -51,6 +54,7 @@ class Application:
                 pool = await stack.enter_async_context(open_pool(self._settings.postgres, application_name="etl"))
                 expose_pool(pool)
                 await pool.wait_for_connection(process.startup)
+            registry.register(self._metrics)
             process.health.set_ready()
 
             load_errors: Channel[BaseException] = Channel(1)
@@ -80,7 +84,7 @@ class Application:
     async def _load_files(self, stopping: Context, pool: PostgresPool | None) -> None:
         """Load one file after the other; one that cannot be loaded does not end the others."""
         store = None if pool is None else EtlStore(pool, reach=self._points.reach)
-        file_load = FileLoad(store, self._settings, self._options, self._points.reach)
+        file_load = FileLoad(store, self._settings, self._options, self._metrics, self._points.reach)
         for name in self._options.files:
             self.reports.append(FileReport(name, Outcome.STOPPED))
             if not stopping.is_done:

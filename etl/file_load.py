@@ -9,6 +9,7 @@ from etl.errors import FileBusyError, FileRefusedError, OtherRuleError
 from etl.feeder import Feeder
 from etl.header import Header
 from etl.ledger import Gap, gaps_of
+from etl.metrics import LoadMetrics
 from etl.processor import Processor, Target
 from etl.progress import Counters, Monitor
 from etl.rejects import RejectFile, reject_path
@@ -31,16 +32,23 @@ class FileLoad:
 
     Args:
         store: None in a dry run, which reads and checks all, and writes nothing.
+        metrics: are told of each file.
         reach: called at the crash points.
     """
 
     def __init__(
-        self, store: EtlStore | None, settings: EtlSettings, options: LoadOptions, reach: Callable[[str], None]
+        self,
+        store: EtlStore | None,
+        settings: EtlSettings,
+        options: LoadOptions,
+        metrics: LoadMetrics,
+        reach: Callable[[str], None],
     ) -> None:
         self._store = store
         self._settings = settings
         self._retry = settings.retry
         self._options = options
+        self._metrics = metrics
         self._reach = reach
 
     async def run(self, ctx: Context, report: FileReport) -> None:
@@ -126,6 +134,7 @@ class FileLoad:
             counters.rejected.add(sum(one.rejected for one in target.file.done))
         processor = Processor(header, target, counters, self._settings, self._options, self._reach)
         bytes_total = sum(gap.byte_end - gap.byte_start for gap in gaps)
+        self._metrics.follow(counters, bytes_total)
         monitor = Monitor(report.name, counters, bytes_total, processor.in_hand, self._options.progress)
         report.reasons = processor.reasons
         async with monitor.watching():

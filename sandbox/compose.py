@@ -260,7 +260,9 @@ class ComposeSystem(Fleet[ContainerInstance]):
 
     async def down(self) -> None:
         """Remove containers, volumes and network, whatever state they are in."""
-        await self.compose("down", "--volumes", "--remove-orphans", "--timeout", "5", timeout_seconds=_DOWN_SECONDS)
+        how = ("--volumes", "--remove-orphans", "--timeout", "5")
+        # Without its profile the volume that only a load mounts would stay.
+        await self.compose("--profile", "etl", "down", *how, timeout_seconds=_DOWN_SECONDS)
 
     async def left_over(self) -> list[str]:
         """Return what there is of this project: containers, volumes and networks."""

@@ -1,10 +1,10 @@
-"""What a service's process tells at `/metrics`: asked of the real wiring, with no server behind it.
+"""What a process tells at `/metrics`, a service's or a load's: asked of the real wiring, with no server behind it.
 
-    python -m tests.support.exposed_metrics SERVICE
+    python -m tests.support.exposed_metrics SERVICE|etl
 
-It starts the service as `python -m services.SERVICE` does, except that nothing is awaited before the start. At the
-moment when the service says that it is ready, everything it will ever tell of is registered: then it is written down,
-as JSON, and the process ends.
+It starts the service as `python -m services.SERVICE` does, or a load of a file as `python -m etl` does, except that
+nothing is awaited before the start. At the moment when it says that it is ready, everything it will ever tell of is
+registered: then it is written down, as JSON, and the process ends.
 """
 
 import functools
@@ -22,6 +22,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("reward_store", "coupon_api", "coupon_consumer", "campaign_api", "consent_consumer")
+PROCESSES = (*SERVICES, "etl")
 _TIMEOUT_SECONDS = 60
 _SUFFIXES = {
     "counter": ("_total",),
@@ -41,11 +42,11 @@ class Exposed(NamedTuple):
 
 @functools.cache
 def exposed_metrics() -> dict[str, dict[str, Exposed]]:
-    """Return of each service its metrics by name."""
+    """Return of each process its metrics by name."""
     command = [sys.executable, "-m", "tests.support.exposed_metrics"]
     asked = {
-        service: subprocess.Popen([*command, service], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        for service in SERVICES
+        process: subprocess.Popen([*command, process], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for process in PROCESSES
     }
     try:
         told = {service: process.communicate(timeout=_TIMEOUT_SECONDS)[0] for service, process in asked.items()}
@@ -96,6 +97,7 @@ def _environment(service: str, directory: Path) -> dict[str, str]:
         "consent_consumer": mongo
         | {f"SALESFORCE__{name}": value for name, value in salesforce.items()}
         | {"START": "now"},
+        "etl": postgres,
     }
     process = {"ADMIN__PORT": "0", "LOG_LEVEL": "ERROR"}
     return {f"{service.upper()}_{name}": value for name, value in (values[service] | process).items()}
@@ -112,7 +114,9 @@ def _tell(_: object) -> None:
 
 
 def main(service: str) -> int:
-    """Run a service until it says that it is ready."""
+    """Run a service, or a load, until it says that it is ready."""
+    package = f"services.{service}" if service in SERVICES else service
+    arguments = [] if service in SERVICES else ["load", "none.csv"]
     with (
         tempfile.TemporaryDirectory() as directory,
         patch.dict(os.environ, _environment(service, Path(directory))),
@@ -121,8 +125,9 @@ def main(service: str) -> int:
         patch("runtime.mongo.MongoDatabase.wait_for_connection", _be_there),
         patch("runtime.mongo.MongoDatabase.create_indexes", _be_there),
         patch("runtime.health.Health.set_ready", _tell),
+        patch.object(sys, "argv", [package, *arguments]),
     ):
-        status: int = importlib.import_module(f"services.{service}.__main__").main()
+        status: int = importlib.import_module(f"{package}.__main__").main()
         return status or 1
 
 

@@ -11,13 +11,13 @@ import promql_parser
 import pytest
 import yaml
 
-from tests.support.exposed_metrics import SERVICES, Exposed, exposed_metrics
+from tests.support.exposed_metrics import PROCESSES, Exposed, exposed_metrics
 
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "deploy" / "prometheus"
 PAGE = ROOT / "docs" / "operations.md"
 PROMTOOL = shutil.which("promtool")
-JOBS = [service.replace("_", "-") for service in SERVICES]
+JOBS = [service.replace("_", "-") for service in PROCESSES]
 # What Prometheus itself knows of each target.
 TARGET_LABELS = {"job", "instance"}
 OF_PROMETHEUS = {"up": Exposed("gauge", frozenset(), ("up",))}
@@ -31,7 +31,7 @@ def _alerts() -> list[dict[str, Any]]:
 
 ALERTS = _alerts()
 NAMES = [alert["alert"] for alert in ALERTS]
-# Five interpreters start to say what they expose: a busy machine takes its time.
+# Six interpreters start to say what they expose: a busy machine takes its time.
 pytestmark = pytest.mark.timeout(120)
 each_alert = pytest.mark.parametrize("alert", ALERTS, ids=NAMES)
 
@@ -143,8 +143,8 @@ def test_every_alert_is_fired_by_a_test_for_promtool() -> None:
     assert fired == set(NAMES)
 
 
-def test_scrape_example_has_one_job_a_service() -> None:
-    """prometheus.yml scrapes each service of compose under the job that the alerts name, and loads the alerts."""
+def test_scrape_example_has_one_job_a_process() -> None:
+    """prometheus.yml scrapes each service of compose and a load under the job that alerts name, and has the alerts."""
     containers = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
     assert set(JOBS) <= set(containers)
     config = yaml.safe_load((RULES / "prometheus.yml").read_text("utf-8"))

@@ -21,13 +21,13 @@ CONSENT_COMMAND = re.compile(
     r" services\.consent_consumer (.*)$",
     re.MULTILINE,
 )
-# Five interpreters start to say what they expose: a busy machine takes its time.
+# Six interpreters start to say what they expose: a busy machine takes its time.
 pytestmark = pytest.mark.timeout(120)
 SUFFIXES = {"counter": "_total", "info": "_info"}
 
 
 def test_table_of_metrics_is_what_the_processes_expose() -> None:
-    """Each metric of each service is in the table with its kind and labels, and the table has no other."""
+    """Each metric of a service or of a load is in the table with its kind and labels, and the table has no other."""
     rows = re.findall(r"^\| `((?:lp|python)_\w+)` \| (\w+) \| ([^|]*) \| [^|]+ \|$", PAGE, re.MULTILINE)
     told = [(name, kind, frozenset(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows]
     exposed = {

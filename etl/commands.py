@@ -13,9 +13,10 @@ from etl.app import Application
 from etl.errors import FileRefusedError
 from etl.feeder import Feeder
 from etl.file_load import open_file
-from etl.rejects import RejectedRow, read_rejects, reject_path
+from etl.rejects import read_all_rejects
 from etl.report import EXIT_STATUS, Outcome, worst
 from etl.settings import Duplicates, EtlSettings, LoadOptions, OnError, Progress
+from etl.source import STANDARD_INPUT
 from etl.store import EtlStore
 from runtime.errors import DependencyUnavailable, SettingsError
 from runtime.logs import close_logs, configure_logs
@@ -76,12 +77,17 @@ def load(  # noqa: PLR0913, PLR0917 - one parameter an option
         int | None, typer.Option(min=0, help="Fail at the first bad row beyond so many.")
     ] = _USUAL.max_rejects,
     duplicates: Annotated[Duplicates, typer.Option(help="Which row with a code stays.")] = _USUAL.duplicates,
+    share: Annotated[
+        bool, typer.Option("--share", help="Load parts of each file while other processes load the others.")
+    ] = _USUAL.is_shared,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, load nothing.")] = False,
     progress: Annotated[Progress, typer.Option(help="A bar needs a terminal.")] = _USUAL.progress,
     report: Annotated[Path | None, typer.Option(dir_okay=False, help="Where to write what was done, as JSON.")] = None,
     rejects_directory: Directory = _USUAL.rejects_directory,
 ) -> None:
     """Load files, one after another; what was loaded before is not loaded again."""
+    if share and STANDARD_INPUT in files:
+        raise typer.BadParameter("each process would have a standard input of its own", param_hint="--share")
     options = LoadOptions(
         files=tuple(files),
         workers=workers,
@@ -90,6 +96,7 @@ def load(  # noqa: PLR0913, PLR0917 - one parameter an option
         on_error=on_error,
         max_rejects=max_rejects,
         duplicates=duplicates,
+        is_shared=share,
         is_dry_run=dry_run,
         progress=progress,
         report=report,
@@ -129,7 +136,7 @@ def show_rejects(file: OneFile, rejects_directory: Directory = _USUAL.rejects_di
     """List the bad rows of a file: line and reason."""
 
     async def show(settings: EtlSettings) -> None:
-        for row in _rejects(await _content_sha256(file, settings), rejects_directory):
+        for row in read_all_rejects(rejects_directory, await _content_sha256(file, settings)):
             sys.stdout.write(f"line {row.line}: {row.reason}\n")
 
     _run(show)
@@ -142,7 +149,7 @@ def export_rejects(file: OneFile, rejects_directory: Directory = _USUAL.rejects_
     async def export(settings: EtlSettings) -> None:
         async with open_file(str(file), settings) as source:
             header, _ = await Feeder(source, settings, LoadOptions(files=())).read_header()
-            rows = _rejects(source.content_sha256, rejects_directory)
+            rows = read_all_rejects(rejects_directory, source.content_sha256)
         sys.stdout.buffer.write(",".join(header.columns).encode() + b"\n")
         sys.stdout.buffer.writelines(row.raw + b"\n" for row in rows)
 
@@ -152,11 +159,6 @@ def export_rejects(file: OneFile, rejects_directory: Directory = _USUAL.rejects_
 async def _content_sha256(file: Path, settings: EtlSettings) -> bytes:
     async with open_file(str(file), settings) as source:
         return source.content_sha256
-
-
-def _rejects(content_sha256: bytes, directory: Path) -> list[RejectedRow]:
-    path = reject_path(directory, content_sha256)
-    return list(read_rejects(path)) if path.exists() else []
 
 
 def _run(ask: Callable[[EtlSettings], Coroutine[Any, Any, None]]) -> None:  # Any: nothing is sent to a coroutine

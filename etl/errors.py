@@ -31,10 +31,10 @@ class RowRejectedError(ValueError):
 class TooManyRejectsError(ValueError):
     """Say that more rows of a file are bad than may be."""
 
-    def __init__(self, most: int, line: int) -> None:
+    def __init__(self, most: int, line: int | None = None) -> None:
         self.most = most
         self.line = line
-        super().__init__(f"more than {most} rows are bad, at or before line {line}")
+        super().__init__(f"more than {most} rows are bad" + (f", at or before line {line}" if line else ""))
 
 
 class OtherRuleError(FileRefusedError):

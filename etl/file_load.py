@@ -1,8 +1,10 @@
 """Load one file from its first look to its last ledger entry."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Final
 
 from etl.errors import FileBusyError, FileRefusedError, OtherRuleError
@@ -16,6 +18,7 @@ from etl.rejects import RejectFile, reject_path
 from etl.report import FileReport, Outcome
 from etl.retry import keep_trying
 from etl.settings import EtlSettings, LoadOptions
+from etl.share import Share
 from etl.source import Source, open_source
 from etl.store import EtlStore
 from patterns import Context, ContextCancelled
@@ -50,6 +53,7 @@ class FileLoad:
         self._options = options
         self._metrics = metrics
         self._reach = reach
+        self._own_name = uuid.uuid4().hex if options.is_shared else None
 
     async def run(self, ctx: Context, report: FileReport) -> None:
         """Load a file, or as much of it as is in hand when the context ends, and fill in its report.
@@ -86,7 +90,11 @@ class FileLoad:
 
     async def _check(self, ctx: Context, feeder: Feeder, header: Header, rows: Gap, report: FileReport) -> None:
         """Read and check all rows; those that are good count as skipped, for nothing is loaded."""
-        processor = await self._process(ctx, feeder, header, [rows], None, report)
+
+        async def check(processor: Processor) -> None:
+            await processor.process(ctx, feeder.blocks([rows]))
+
+        processor = await self._process(header, None, report, [rows], check)
         report.rejected = processor.rejected_count
         report.skipped = processor.processed_count - processor.rejected_count
         report.outcome = self._outcome(processor, report, is_whole=not ctx.is_done)
@@ -94,16 +102,21 @@ class FileLoad:
     async def _load(
         self, ctx: Context, store: EtlStore, feeder: Feeder, header: Header, rows: Gap, report: FileReport
     ) -> None:
-        content_sha256 = bytes.fromhex(report.content_sha256)
-        async with store.hold_file(content_sha256):
-            rule = self._options.duplicates
-            file = await keep_trying(
-                ctx, self._retry, store.open_file, content_sha256, report.content_bytes, report.name, rule
-            )
-            path = reject_path(self._options.rejects_directory, content_sha256)
+        options = self._options
+        async with nullcontext() if options.is_shared else store.hold_file(feeder.content_sha256):
+            opening = feeder.content_sha256, report.content_bytes, report.name, options.duplicates
+            file = await keep_trying(ctx, self._retry, store.open_file, *opening)
+            gaps = gaps_of(rows, file.done)
+
+            async def load(processor: Processor) -> None:
+                if options.is_shared:
+                    await Share(store, feeder, file, rows, self._settings, options).load(ctx, processor)
+                else:
+                    await processor.process(ctx, feeder.blocks(gaps))
+
+            path = self._reject_path(feeder.content_sha256)
             with await asyncio.to_thread(RejectFile, path, file.done) as rejects:
-                gaps = gaps_of(rows, file.done)
-                processor = await self._process(ctx, feeder, header, gaps, Target(store, file, rejects), report)
+                processor = await self._process(header, Target(store, file, rejects), report, gaps, load)
             self._reach("before-finish")
             is_whole = await keep_trying(ctx, self._retry, store.finish_file, file, rows.byte_start)
             await keep_trying(ctx, self._retry, self._count, store, report)
@@ -117,28 +130,34 @@ class FileLoad:
             return
         report.inserted, report.skipped, report.rejected = known.inserted, known.skipped, known.rejected
         report.conflicting = known.conflicting
-        path = reject_path(self._options.rejects_directory, content_sha256)
-        report.reject_file = str(path) if known.rejected else None
+        path = self._reject_path(content_sha256)
+        report.reject_file = str(path) if known.rejected and await asyncio.to_thread(path.exists) else None
+
+    def _reject_path(self, content_sha256: bytes) -> Path:
+        return reject_path(self._options.rejects_directory, content_sha256, self._own_name)
 
     async def _process(
         self,
-        ctx: Context,
-        feeder: Feeder,
         header: Header,
-        gaps: Sequence[Gap],
         target: Target | None,
         report: FileReport,
+        gaps: Sequence[Gap],
+        load: Callable[[Processor], Awaitable[None]],
     ) -> Processor:
         counters = Counters()
         if target is not None:
             counters.rejected.add(sum(one.rejected for one in target.file.done))
         processor = Processor(header, target, counters, self._settings, self._options, self._reach)
-        bytes_total = sum(gap.byte_end - gap.byte_start for gap in gaps)
+        # How much of the gaps is left to this process, nobody knows who shares them.
+        bytes_total = 0 if self._options.is_shared else sum(gap.byte_end - gap.byte_start for gap in gaps)
         self._metrics.follow(counters, bytes_total)
         monitor = Monitor(report.name, counters, bytes_total, processor.in_hand, self._options.progress)
         report.reasons = processor.reasons
-        async with monitor.watching():
-            await processor.process(ctx, feeder.blocks(gaps))
+        try:
+            async with monitor.watching():
+                await load(processor)
+        finally:
+            report.own_rows = processor.processed_count
         return processor
 
     def _outcome(self, processor: Processor, report: FileReport, *, is_whole: bool) -> Outcome:

@@ -23,6 +23,17 @@ select byte_start, byte_end, line_start, line_end, inserted, skipped, rejected, 
 from etl_ranges where file_id = $1 order by byte_start
 """
 
+# Two ranges that the constraint `etl_ranges_apart` compares: so its index finds them.
+DONE_WITHIN: Final = """
+select byte_start, byte_end, line_start, line_end, inserted, skipped, rejected, conflicting
+from etl_ranges
+where int8range(file_id, file_id, '[]') && int8range($1, $1, '[]')
+    and int8range(byte_start, byte_end) && int8range($2, $3)
+order by byte_start
+"""
+
+REJECTED: Final = "select coalesce(sum(rejected), 0)::bigint from etl_ranges where file_id = $1"
+
 # Waits for whoever loads some of the same bytes now. Of two that begin at once, one goes on.
 CLAIM: Final = """
 insert into etl_ranges (file_id, byte_start, byte_end, line_start, line_end, inserted, skipped, rejected)
@@ -131,7 +142,12 @@ class LedgerStatus:
 
 
 def gaps_of(rows: Gap, done: Sequence[DoneRange]) -> list[Gap]:
-    """Return what of the rows is not done, in order; the ranges that are done do not overlap."""
+    """Return what of some rows is not done, in order.
+
+    Args:
+        rows: of the file, or of a part of it.
+        done: lie apart; the first and the last may reach beyond the rows.
+    """
     gaps = []
     byte, line = rows.byte_start, rows.first_line
     for one in sorted(done, key=lambda each: each.byte_start):

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from etl.block import Block
 from etl.copy_format import encode
 from etl.coupon_batch import CouponBatch, Reject, read_batch
-from etl.errors import DuplicateRowError, FileBusyError, RowRejectedError, TooManyRejectsError
+from etl.errors import DuplicateRowError, FileBusyError, RangeTakenError, RowRejectedError, TooManyRejectsError
 from etl.header import Header
 from etl.ledger import BatchRange, LedgerFile
 from etl.pools import BatchJob, count_failures, keep_first_error, stop_together
@@ -82,6 +82,7 @@ class Processor:
         self._num_workers = options.workers
         self._on_error = options.on_error
         self._max_rejects = options.max_rejects
+        self._is_shared = options.is_shared
         self._reach = reach
         self._in_hand: dict[str, str] = {}
         self._failures: list[Exception] = []
@@ -133,8 +134,14 @@ class Processor:
         jobs = self._jobs(ctx, blocks)
 
         async def work(job: BatchJob) -> None:
-            if not ctx.is_done:
+            if ctx.is_done:
+                return
+            try:
                 await self.process_batch(ctx, job)
+            except RangeTakenError as error:
+                if not self._is_shared:
+                    raise
+                _log.info("Batch left to whoever loaded some of it", detail=str(error))
 
         match self._on_error:
             case OnError.REJECT:

@@ -36,7 +36,7 @@ class Monitor:
     Args:
         name: the file's.
         counters: of this file.
-        bytes_total: how much there is to read.
+        bytes_total: how much there is to read, or 0 where nobody knows.
         workers: tells which worker is at which line.
         how: a bar needs a terminal, and is a log line without one.
     """

@@ -1,6 +1,7 @@
 """The rejected rows of one file, on disk before the batch they came from counts.
 
-One JSON object a line: the row's line in the file, why it was rejected, and its bytes as they were, in base 64.
+One JSON object a line: the row's line in the file, why it was rejected, and its bytes as they were, in base 64. Of
+several processes that load a file together each has a reject file of its own, for its life alone.
 """
 
 import base64
@@ -33,9 +34,21 @@ class RejectedRow:
     raw: bytes
 
 
-def reject_path(directory: Path, content_sha256: bytes) -> Path:
-    """Return where the rejects of a content are, whatever its file is called."""
-    return directory / f"{content_sha256.hex()[:_NAME_DIGITS]}{_SUFFIX}"
+def reject_path(directory: Path, content_sha256: bytes, process: str | None = None) -> Path:
+    """Return where the rejects of a content are, whatever its file is called; of one process that shares its load."""
+    own = "" if process is None else f".{process}"
+    return directory / f"{content_sha256.hex()[:_NAME_DIGITS]}{own}{_SUFFIX}"
+
+
+def read_all_rejects(directory: Path, content_sha256: bytes) -> list[RejectedRow]:
+    """Return the rejects of a content in the order of their lines, each line once, whoever rejected it how often.
+
+    Raises:
+        ValueError: A file that is named like one is no reject file.
+    """
+    paths = directory.glob(f"{content_sha256.hex()[:_NAME_DIGITS]}.*{_SUFFIX[1:]}")
+    rows = {row.line: row for path in sorted(paths) for row in _read(path)}
+    return [rows[line] for line in sorted(rows)]
 
 
 def read_rejects(path: Path) -> Iterator[RejectedRow]:

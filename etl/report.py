@@ -48,6 +48,7 @@ class FileReport:
     Attributes:
         conflicting: how many of the skipped rows found other values under their code than their own; at least one where
             there is such a code, and of several with one code perhaps not all.
+        own_rows: how many rows were in the batches that this try brought to their end.
         reasons: how many rows this try rejected for which reason.
         detail: why it was not loaded whole, or nothing.
         seconds: how long this try took.
@@ -61,6 +62,7 @@ class FileReport:
     skipped: int = 0
     conflicting: int = 0
     rejected: int = 0
+    own_rows: int = 0
     failed_batches: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     reject_file: str | None = None

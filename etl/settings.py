@@ -58,11 +58,24 @@ class RetrySettings(Section):
             yield "first_seconds is greater than most_seconds"
 
 
+class ShareSettings(Section):
+    """Divide a file among processes, all of which should have the same `part_bytes`; without, they work for nothing.
+
+    `lease_seconds` is how long a process may be frozen before others take its parts over; `look_seconds`, how often
+    one that found all parts taken looks again.
+    """
+
+    part_bytes: int = Field(default=16 * 1024**2, ge=1_024, le=2**40)
+    lease_seconds: Seconds = 30.0
+    look_seconds: Seconds = 1.0
+
+
 class EtlSettings(ProcessSettings):
     """The settings of one load; `ETL_POSTGRES__HOST` is `postgres.host`.
 
     Attributes:
         retry: the waits for Postgres.
+        share: how several processes load one file.
         record_bytes_max: a longer record is rejected.
         content_bytes_max: a file with more than that, after decompression, is refused.
         spool_directory: where standard input is kept while it is loaded.
@@ -75,6 +88,7 @@ class EtlSettings(ProcessSettings):
     admin: AdminSettings = AdminSettings(port=0)
     postgres: EtlPostgresSettings
     retry: RetrySettings = RetrySettings()
+    share: ShareSettings = ShareSettings()
     record_bytes_max: int = Field(default=65_536, ge=128, le=16_777_216)
     content_bytes_max: int = Field(default=64 * 1024**3, ge=1, le=2**50)
     spool_directory: Path = Path(tempfile.gettempdir())
@@ -93,6 +107,7 @@ class LoadOptions:
         on_error: what a bad row or a failed batch means for the others.
         max_rejects: the load fails at the first row beyond that many of a file; None for no limit.
         duplicates: which of two rows with one code stays.
+        is_shared: other processes load the same files at the same time.
         is_dry_run: read and check all, and load nothing; no database is needed.
         progress: how progress is shown.
         report: where the report is written, or None.
@@ -106,6 +121,7 @@ class LoadOptions:
     on_error: OnError = OnError.REJECT
     max_rejects: int | None = None
     duplicates: Duplicates = Duplicates.FIRST
+    is_shared: bool = False
     is_dry_run: bool = False
     progress: Progress = Progress.BAR
     report: Path | None = None

@@ -1,4 +1,4 @@
-"""Load batches into the coupons table, and keep the ledger of what is loaded: all queries of the ETL run here.
+"""Load batches into the coupons table, and keep the ledger of what is loaded: all queries of the ETL but its locks.
 
 Which of several rows with one code stays depends on their lines alone. A row of the table that anybody else wrote or
 touched (redeemed, cancelled, a newer version) always stays. Otherwise:
@@ -13,24 +13,22 @@ number of codes the file brought, however often a better line took the place of 
 counts as skipped, and of these as conflicting those whose values are not the ones that they found under their code.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import astuple, dataclass, replace
 from typing import Final
 
 import asyncpg
 
 from etl import ledger
-from etl.errors import DuplicateRowError, FileBusyError, OtherRuleError, RangeTakenError
+from etl.errors import DuplicateRowError, OtherRuleError, RangeTakenError
+from etl.hold import PartClaims, hold_alone, hold_together
 from etl.ledger import BatchRange, DoneRange, Gap, LedgerFile, LedgerStatus
 from etl.settings import Duplicates
 from runtime.errors import TransactionContended
-from runtime.logs import get_logger
 from runtime.postgres import Connection, PostgresPool, Row
 
 __all__ = ["BatchCounts", "BatchRange", "DoneRange", "EtlStore", "LedgerFile", "LedgerStatus", "StoreStatistics"]
-
-_log = get_logger("etl")
 
 COPY_COLUMNS: Final = (
     "code",
@@ -48,7 +46,6 @@ COPY_COLUMNS: Final = (
 """What a batch's bytes hold, in this order; `copy_format` writes it."""
 
 _CLEAN_MERGES: Final = 8
-_RELEASE_SECONDS: Final = 5.0
 _ORIGINS_MAX: Final = 100
 
 _COLUMNS: Final = ", ".join(COPY_COLUMNS)
@@ -56,11 +53,6 @@ _SETS: Final = ", ".join(
     f"{column} = fresh.{column}" for column in COPY_COLUMNS if column not in {"code", "status", "version"}
 )
 _UNTOUCHED: Final = "known.status = 'issued' and known.version = 1 and known.redeemed_at is null"
-
-_HOLD: Final = "select pg_try_advisory_xact_lock($1)"
-# For as long as a file takes. As the last statement it also ends the snapshot of the one before, which would keep the
-# server from cleaning up.
-_STAY: Final = "set local idle_in_transaction_session_timeout = 0"
 
 _STAGE: Final = f"create temporary table etl_batch on commit drop as select {_COLUMNS} from coupons with no data"  # noqa: S608
 
@@ -159,7 +151,7 @@ class EtlStore:
     way of a temporary table, follows from how the batches before it went.
 
     Args:
-        pool: Holding a file takes one of its connections, each batch in hand another one.
+        pool: Holding a file takes one of its connections, or two, each batch in hand another one.
         reach: Called with the name of the point that a crash test may want, `after-copy`: all is written, and not yet
             committed.
     """
@@ -174,24 +166,15 @@ class EtlStore:
         """Return how batches were loaded so far."""
         return StoreStatistics(self._copied, self._merged, self._conflicts)
 
-    @asynccontextmanager
-    async def hold_file(self, content_sha256: bytes) -> AsyncIterator[None]:
-        """Keep other processes from loading the same content for the length of a block.
+    def hold_file(self, content_sha256: bytes) -> AbstractAsyncContextManager[None]:
+        """Keep all other processes from loading the same content for the length of a block: see `hold_alone`."""
+        return hold_alone(self._pool, content_sha256)
 
-        The lock lives in a transaction of its own connection. If that breaks, the lock is gone, and nobody hears of it:
-        harmless, because the ledger takes no two batches with a byte in common. The lock spares a second process the
-        work, not the table the rows.
-
-        Raises:
-            FileBusyError: Another one has it.
-        """
-        connection, is_held = await self._try_hold(int.from_bytes(content_sha256[:8], signed=True))
-        try:
-            if not is_held:
-                raise FileBusyError
-            yield
-        finally:
-            await self._release(connection)
+    def share_file(
+        self, content_sha256: bytes, *, lease_seconds: float, stuck_seconds: float
+    ) -> AbstractAsyncContextManager[PartClaims]:
+        """Load a content together with other processes for the length of a block: see `hold_together`."""
+        return hold_together(self._pool, content_sha256, lease_seconds=lease_seconds, stuck_seconds=stuck_seconds)
 
     async def open_file(
         self, content_sha256: bytes, content_bytes: int, name: str, duplicates: Duplicates
@@ -210,7 +193,7 @@ class EtlStore:
         if row["duplicates"] != duplicates:
             raise OtherRuleError(row["duplicates"], duplicates)
         file_id = row["file_id"]
-        return LedgerFile(file_id, row["state"] == "loaded", Duplicates(row["duplicates"]), await self._done(file_id))
+        return LedgerFile(file_id, row["state"] == "loaded", Duplicates(row["duplicates"]), await self.done(file_id))
 
     async def load_batch(
         self, file: LedgerFile, where: BatchRange, copy_bytes: bytes, *, rows: int, rejected: int
@@ -250,6 +233,22 @@ class EtlStore:
         self._merges_left = _CLEAN_MERGES if counts.skipped else max(0, self._merges_left - 1)
         return counts
 
+    async def done(self, file_id: int) -> tuple[DoneRange, ...]:
+        """Return what is loaded of a file, in its order."""
+        return tuple(DoneRange(*row) for row in await self._pool.fetch(ledger.DONE, file_id))
+
+    async def done_within(self, file_id: int, part: Gap) -> tuple[DoneRange, ...]:
+        """Return what is loaded of a part of a file; the first and last range may reach beyond it."""
+        rows = await self._pool.fetch(ledger.DONE_WITHIN, file_id, part.byte_start, part.byte_end)
+        return tuple(DoneRange(*row) for row in rows)
+
+    async def rejected(self, file_id: int) -> int:
+        """Return how many rows of a file are rejected so far, whoever did it."""
+        row = await self._pool.fetch_row(ledger.REJECTED, file_id)
+        assert row is not None  # noqa: S101 - an aggregate
+        rejected: int = row[0]
+        return rejected
+
     async def finish_file(self, file: LedgerFile, rows_start: int) -> bool:
         """Mark a file as loaded if all of it is, from the byte where its rows begin; return whether. Idempotent."""
         return await self._pool.execute(ledger.FINISH, file.file_id, rows_start) == "UPDATE 1"
@@ -259,7 +258,7 @@ class EtlStore:
         row = await self._pool.fetch_row(ledger.FIND, content_sha256)
         if row is None:
             return None
-        done = await self._done(row["file_id"])
+        done = await self.done(row["file_id"])
         return LedgerStatus(
             file_id=row["file_id"],
             name=row["name"],
@@ -274,28 +273,6 @@ class EtlStore:
             rejected=sum(one.rejected for one in done),
             gaps=() if row["state"] == "loaded" else _gaps(done, row["content_bytes"]),
         )
-
-    async def _done(self, file_id: int) -> tuple[DoneRange, ...]:
-        return tuple(DoneRange(*row) for row in await self._pool.fetch(ledger.DONE, file_id))
-
-    async def _try_hold(self, key: int) -> tuple[Connection, bool]:
-        connection = self._pool.take_nowait() or await self._pool.take()
-        try:
-            await connection.execute("begin")
-            is_held = await connection.fetchval(_HOLD, key)
-            await connection.execute(_STAY)
-        except BaseException as error:
-            self._pool.give_back_after(connection, error)
-            raise
-        return connection, is_held
-
-    async def _release(self, connection: Connection) -> None:
-        try:
-            await connection.execute("rollback", timeout=_RELEASE_SECONDS)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            _log.warning("The lock of a file was lost", error=repr(error))
-        finally:
-            self._pool.give_back(connection)
 
     async def _copy_or_fail(self, batch: _Batch) -> BatchCounts:
         try:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
-from etl.rejects import read_rejects, reject_path
+from etl.rejects import read_all_rejects
 from etl.settings import Duplicates
 from tests.support.etl_model import FileModel, GoodRow
 from tests.support.etl_process import Ended, EtlCommand
@@ -138,11 +138,11 @@ class _Load:
         return [(code, digest(self._stored(row))) for code, row in self.file.winners(rule, self._lines).items()]
 
     def judge_rejects(self, etl: EtlCommand) -> Judgement:
-        """Hold the reject file against the bad rows: those that are done, and others only while the file is loading."""
+        """Hold the reject files against the bad rows: those that are done, others only while it is loading."""
         bad = {row.line: self._rejected(row.line, row.raw) for row in self.file.bad}
         done = [unit for line, unit in bad.items() if any(start <= line < end for start, end in self._lines)]
-        path = reject_path(etl.rejects_directory, self.file.sha256)
-        found = [self._rejected(row.line, row.raw) for row in read_rejects(path)] if path.exists() else []
+        rows = read_all_rejects(etl.rejects_directory, self.file.sha256)
+        found = [self._rejected(row.line, row.raw) for row in rows]
         return judge_units(done if self.state == "loaded" else bad.values(), done, found)
 
     def judge_counts(self, inserted: int | None) -> Judgement:

@@ -24,6 +24,13 @@ def test_file_without_rows_has_no_gap() -> None:
     assert gaps_of(Gap(20, 20, 2), ()) == []
 
 
+def test_ranges_that_reach_beyond_a_part_leave_what_is_between_them() -> None:
+    """Whoever loaded with other borders may have done the begin of a part, and its end with what follows."""
+    part = Gap(byte_start=40, byte_end=80, first_line=4)
+    assert gaps_of(part, [done_range(2, 5), done_range(7, 11)]) == [Gap(50, 70, 5)]
+    assert gaps_of(part, [done_range(2, 11)]) == []
+
+
 def test_gaps_and_ranges_cover_each_byte_once_whatever_was_loaded() -> None:
     """For random ranges the gaps are just what they leave, each with the line that it begins with."""
     random = Random(7)

@@ -7,7 +7,7 @@ import pytest
 
 from etl.coupon_batch import Reject
 from etl.errors import FileBusyError
-from etl.rejects import RejectedRow, RejectFile, read_rejects, reject_path
+from etl.rejects import RejectedRow, RejectFile, read_all_rejects, read_rejects, reject_path
 from tests.support.etl_rows import done_range
 
 RAW = b'ABC,"m-1",\xff\x00,"quoted\nline"'
@@ -69,6 +69,18 @@ def test_write_that_fails_raises_and_leaves_no_half_line(tmp_path: Path, monkeyp
                 file.write([_reject(3)])
         file.write([_reject(4)])
     assert [row.line for row in read_rejects(path)] == [2, 4]
+
+
+def test_rejects_of_several_processes_are_read_together_each_line_once(tmp_path: Path) -> None:
+    """One process began a batch and died, another loaded it; other contents have files of their own."""
+    content = b"\x01" * 32
+    for process, lines in ((None, [2]), ("a", [30, 4]), ("b", [4, 12])):
+        with RejectFile(reject_path(tmp_path, content, process), ()) as file:
+            file.write([_reject(line) for line in lines])
+    with RejectFile(reject_path(tmp_path, b"\x02" * 32, "a"), ()) as file:
+        file.write([_reject(5)])
+    assert [row.line for row in read_all_rejects(tmp_path, content)] == [2, 4, 12, 30]
+    assert read_all_rejects(tmp_path / "none", content) == []
 
 
 def test_file_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -4,14 +4,13 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
 import orjson
 
-from tests.support.etl_process import NOTHING, Ended, EtlCommand
+from tests.support.etl_process import NOTHING, EtlCommand, Load
 from tests.support.eventually import eventually
 
 PART_BYTES: Final = 4_096
@@ -34,23 +33,16 @@ where locktype = 'advisory' and objsubid = 2 and granted
 """How many processes have a part in hand."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sharer:
+class Sharer(Load):
     """One process that loads parts of a file."""
 
-    process: asyncio.subprocess.Process
-    report_path: Path
-
-    async def end(self) -> Ended:
-        """Wait for its end."""
-        async with asyncio.timeout(_DEADLINE_SECONDS):
-            output, log = await self.process.communicate()
-        assert self.process.returncode is not None
-        return Ended(self.process.returncode, output.decode(), log.decode())
+    def __init__(self, process: asyncio.subprocess.Process, report_path: Path) -> None:
+        super().__init__(process)
+        self._report_path = report_path
 
     def report(self) -> dict[str, Any]:
         """Return what it reported of the file."""
-        found: dict[str, Any] = orjson.loads(self.report_path.read_bytes())["files"][0]
+        found: dict[str, Any] = orjson.loads(self._report_path.read_bytes())["files"][0]
         return found
 
 
@@ -94,7 +86,7 @@ async def open_sharers(
 
             await eventually(have_parts, seconds=_DEADLINE_SECONDS, pause_seconds=0.05)
             for sharer, number in zip(sharers, signals, strict=False):
-                sharer.process.send_signal(number)
+                sharer.send_signal(number)
         yield sharers
 
 

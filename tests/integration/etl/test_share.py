@@ -23,6 +23,7 @@ pytestmark = pytest.mark.timeout(180)
 
 ROWS = 2_500
 SMALL = ("--batch-rows", 20)
+PATIENT = {"SHARE__LEASE_SECONDS": "600"}
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ async def assert_loaded(
 
 async def ends(sharers: list[Sharer]) -> list[Ended]:
     """Wait for the ends of some processes."""
-    return list(await asyncio.gather(*(sharer.end() for sharer in sharers)))
+    return list(await asyncio.gather(*(sharer.end(seconds=120) for sharer in sharers)))
 
 
 @pytest.mark.parametrize(
@@ -110,9 +111,9 @@ async def test_what_a_frozen_process_has_in_hand_is_loaded_by_the_others_and_not
         assert [one.status for one in ended] == [3, 3], ended
         assert sharers[0].process.returncode is None
         before = await etl.ask("select array_agg(coupons order by code) from coupons")
-        sharers[0].process.send_signal(signal.SIGCONT)
+        sharers[0].send_signal(signal.SIGCONT)
         ended = await ends(sharers[:1])
-    assert [one.status for one in ended] == [3], ended
+    assert [one.status for one in ended] == [3], ended[0].log
     assert await etl.ask("select array_agg(coupons order by code) from coupons") == before
     await assert_loaded(etl, file, sharers)
 
@@ -131,7 +132,7 @@ async def test_process_that_is_stopped_leaves_the_rest_to_the_others(etl: EtlCom
 async def test_process_that_waits_for_others_is_stopped_by_a_signal(etl: EtlCommand, file: FileModel) -> None:
     """Nothing is left to claim, the holder of the last part is frozen: whoever waits for it ends with 75."""
     path = write(etl, file)
-    variables = [armed("before-load", action="freeze"), NOTHING]
+    variables = [{**PATIENT, **armed("before-load", action="freeze")}, NOTHING]
     async with open_sharers(etl, path, "--workers", 1, *SMALL, variables=variables) as sharers:
 
         async def waits() -> bool:
@@ -139,10 +140,10 @@ async def test_process_that_waits_for_others_is_stopped_by_a_signal(etl: EtlComm
             return claimants == 1 and await etl.ask("select count(*) from etl_ranges") != 0
 
         await eventually(waits, seconds=60)
-        sharers[1].process.send_signal(signal.SIGTERM)
+        sharers[1].send_signal(signal.SIGTERM)
         ended = await ends(sharers[1:])
         assert [one.status for one in ended] == [75], ended
-        sharers[0].process.send_signal(signal.SIGCONT)
+        sharers[0].send_signal(signal.SIGCONT)
         ended = await ends(sharers[:1])
     assert [one.status for one in ended] == [3], ended
     await assert_loaded(etl, file, sharers[:1])
@@ -181,19 +182,21 @@ async def test_whoever_wants_a_file_alone_is_refused_while_others_share_it_and_t
 ) -> None:
     """A lone loader is told that the file is busy, and so is a sharer beside a lone loader."""
     path = write(etl, file)
-    async with open_sharers(etl, path, *SMALL, variables=[armed("after-copy", action="freeze")]) as sharers:
+    async with open_sharers(
+        etl, path, *SMALL, variables=[{**PATIENT, **armed("after-copy", action="freeze")}]
+    ) as sharers:
         refused = await etl.load(path)
         assert refused.status == 4, refused.log
         assert "another process" in etl.report()["detail"]
-        sharers[0].process.send_signal(signal.SIGCONT)
+        sharers[0].send_signal(signal.SIGCONT)
         assert [one.status for one in await ends(sharers)] == [3]
     other = etl.write("other.csv", list(coupon_rows(100, seed=1)))
     async with etl.loading(other, variables=armed("after-copy", action="freeze")) as alone:
-        await eventually(lambda: is_stopped(alone.pid), seconds=60)
+        await eventually(lambda: is_stopped(alone.process.pid), seconds=60)
         async with open_sharer(etl, other, "sharer") as sharer:
             assert [one.status for one in await ends([sharer])] == [4]
         alone.send_signal(signal.SIGCONT)
-        assert await alone.wait() == 0
+        assert (await alone.end()).status == 0
 
 
 async def test_process_that_comes_late_has_nothing_to_do(etl: EtlCommand, file: FileModel) -> None:

@@ -26,8 +26,9 @@ from runtime.settings import load_settings
 
 _USUAL: Final = LoadOptions(files=())
 _EPILOG: Final = (
-    "Exit statuses of load: 0 loaded; 3 loaded, with rejects; 4 a file was refused; 75 stopped by a signal, and the"
-    " same command goes on; 1 failed; 2 wrong command line; 78 bad settings. With several files, the gravest."
+    "Exit statuses of load: 0 loaded; 3 loaded, with rejects (0 with --accept-rejects); 4 a file was refused; 75"
+    " stopped by a signal, and the same command goes on; 1 failed; 2 wrong command line; 78 bad settings. With several files,"
+    " the gravest."
 )
 
 app = typer.Typer(
@@ -84,6 +85,9 @@ def load(  # noqa: PLR0913, PLR0917 - one parameter an option
     progress: Annotated[Progress, typer.Option(help="A bar needs a terminal.")] = _USUAL.progress,
     report: Annotated[Path | None, typer.Option(dir_okay=False, help="Where to write what was done, as JSON.")] = None,
     rejects_directory: Directory = _USUAL.rejects_directory,
+    accept_rejects: Annotated[
+        bool, typer.Option("--accept-rejects", help="End with 0, not 3, where rows were rejected.")
+    ] = False,
 ) -> None:
     """Load files, one after another; what was loaded before is not loaded again."""
     if share and STANDARD_INPUT in files:
@@ -113,7 +117,9 @@ def load(  # noqa: PLR0913, PLR0917 - one parameter an option
         raise typer.Exit(ended_with)
     if not applications or not applications[0].is_ended:
         raise typer.Exit(EXIT_STATUS[Outcome.STOPPED])
-    raise typer.Exit(EXIT_STATUS[worst([each.outcome for each in applications[0].reports])])
+    outcome = worst([each.outcome for each in applications[0].reports])
+    is_accepted = accept_rejects and outcome is Outcome.LOADED_WITH_REJECTS
+    raise typer.Exit(EXIT_OK if is_accepted else EXIT_STATUS[outcome])
 
 
 @app.command()

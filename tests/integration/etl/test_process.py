@@ -155,6 +155,13 @@ async def test_more_bad_rows_than_allowed_end_the_load(etl: EtlCommand, rows: li
     await assert_loaded(etl, rows)
 
 
+async def test_rejects_may_be_accepted(etl: EtlCommand, rows: list[FileRow]) -> None:
+    """With `--accept-rejects` a load with rejects ends with 0; the report tells of them all the same."""
+    assert (await etl.load(etl.write("a.csv", rows), "--accept-rejects")).status == 0
+    await assert_loaded(etl, rows)
+    assert etl.report()["outcome"] == "loaded with rejects"
+
+
 async def test_dry_run_checks_all_and_loads_nothing(etl: EtlCommand, rows: list[FileRow]) -> None:
     """A dry run counts the bad rows and leaves neither a row nor a ledger's entry nor a reject file."""
     path = etl.write("a.csv", rows)

@@ -22,6 +22,7 @@ from tests.benchmarks import (
     bench_consents,
     bench_consumer,
     bench_coupon_read,
+    bench_etl,
     bench_pool,
     bench_producer,
     bench_relay,
@@ -44,7 +45,7 @@ FLOW: dict[str, Callable[[float], list[Row]]] = {
     "producer": bench_producer.run,
     "relay": bench_relay.run,
 }
-SCALED: dict[str, Callable[[float], list[Row]]] = {**FLOW, "consents": bench_consents.run}
+SCALED: dict[str, Callable[[float], list[Row]]] = {**FLOW, "consents": bench_consents.run, "etl": bench_etl.run}
 
 
 def _measure(names: list[str], scale: float) -> list[Row]:
@@ -68,7 +69,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join([*PARTS, *SCALED]))
     parser.add_argument("--servers", type=Servers, choices=list(Servers), default=Servers.EMBEDDED)
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="share of the records, or of the changes, of what carries many"
+        "--scale", type=float, default=1.0, help="share of the records, changes or rows of what carries many"
     )
     given = parser.parse_args(arguments)
     known = [*PARTS, *SCALED] if given.servers is Servers.EMBEDDED else [*FLOW]

@@ -6,7 +6,11 @@ import pyarrow as pa
 from pgpq import ArrowToPostgresBinaryEncoder
 
 from etl.coupon_batch import CouponBatch
+from etl.header import COLUMNS
 from loyalty.coupon import FIRST_VERSION, CouponStatus
+
+COPY_COLUMNS: Final = (*COLUMNS, "status", "version", "source", "source_line")
+"""The columns of the table that a batch's bytes hold, in this order."""
 
 _ISSUED: Final = pa.scalar(CouponStatus.ISSUED.value)
 _FIRST_VERSION: Final = pa.scalar(FIRST_VERSION, pa.int64())
@@ -16,9 +20,8 @@ def encode(batch: CouponBatch, source: str) -> bytes:
     """Return the good rows of a batch as the whole input of one COPY; none give an input without rows.
 
     They are in the order of their codes, so that the table's index is walked and not searched at random, and of two
-    batches with codes in common one waits for the other and never both. The columns are code, member_id, reward_id,
-    value_cents, currency, issued_at, expires_at, status, version, source and source_line, in this order. For a thread,
-    as `read_batch`.
+    batches with codes in common one waits for the other and never both. The columns are `COPY_COLUMNS`. For a
+    thread, as `read_batch`.
 
     Args:
         batch: the rows.
@@ -33,7 +36,6 @@ def encode(batch: CouponBatch, source: str) -> bytes:
         pa.repeat(pa.scalar(source), rows),
         coupons["source_line"],
     ]
-    names = [*coupons.schema.names[:-1], "status", "version", "source", "source_line"]
-    whole = pa.RecordBatch.from_arrays(columns, names)
+    whole = pa.RecordBatch.from_arrays(columns, COPY_COLUMNS)
     encoder = ArrowToPostgresBinaryEncoder(whole.schema)
     return b"".join((encoder.write_header(), encoder.write_batch(whole), encoder.finish()))

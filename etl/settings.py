@@ -39,8 +39,10 @@ class Progress(StrEnum):
 
 
 class EtlPostgresSettings(PostgresSettings):
-    """As of any process, with the patience that a large batch on a slow disk needs."""
+    """As of any process, for its own database and role, with the patience that a large batch on a slow disk needs."""
 
+    database: str = Field(default="coupons", min_length=1, max_length=63)
+    user: str = Field(default="etl", min_length=1, max_length=63)
     statement_timeout_seconds: Seconds = 60.0
     lock_timeout_seconds: Seconds = 30.0
 
@@ -86,7 +88,7 @@ class EtlSettings(ProcessSettings):
     service: ClassVar[str] = "etl"
 
     admin: AdminSettings = AdminSettings(port=0)
-    postgres: EtlPostgresSettings
+    postgres: EtlPostgresSettings = EtlPostgresSettings()
     retry: RetrySettings = RetrySettings()
     share: ShareSettings = ShareSettings()
     record_bytes_max: int = Field(default=65_536, ge=128, le=16_777_216)

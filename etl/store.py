@@ -21,6 +21,7 @@ from typing import Final
 import asyncpg
 
 from etl import ledger
+from etl.copy_format import COPY_COLUMNS
 from etl.errors import DuplicateRowError, OtherRuleError, RangeTakenError
 from etl.hold import PartClaims, hold_alone, hold_together
 from etl.ledger import BatchRange, DoneRange, Gap, LedgerFile, LedgerStatus
@@ -29,21 +30,6 @@ from runtime.errors import TransactionContended
 from runtime.postgres import Connection, PostgresPool, Row
 
 __all__ = ["BatchCounts", "BatchRange", "DoneRange", "EtlStore", "LedgerFile", "LedgerStatus", "StoreStatistics"]
-
-COPY_COLUMNS: Final = (
-    "code",
-    "member_id",
-    "reward_id",
-    "value_cents",
-    "currency",
-    "issued_at",
-    "expires_at",
-    "status",
-    "version",
-    "source",
-    "source_line",
-)
-"""What a batch's bytes hold, in this order; `copy_format` writes it."""
 
 _CLEAN_MERGES: Final = 8
 _ORIGINS_MAX: Final = 100

@@ -5,9 +5,8 @@ from io import BytesIO
 import asyncpg
 import pytest
 
-from etl.copy_format import encode
+from etl.copy_format import COPY_COLUMNS, encode
 from etl.coupon_batch import read_batch
-from etl.store import COPY_COLUMNS
 from loyalty.coupon import CouponStatus
 from tests.support.coupon_csv import HEADER, block_of, good_rows, good_with, lines_of, read_slowly
 

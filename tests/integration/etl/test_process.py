@@ -134,11 +134,12 @@ async def test_death_anywhere_costs_nothing_and_doubles_nothing(
     await assert_loaded(etl, rows)
 
 
-async def test_bad_row_ends_the_load_if_told_so(etl: EtlCommand) -> None:
-    """With `--on-error stop` the first bad row ends it with status 1 and its line; good batches before it stay."""
+@pytest.mark.parametrize("on_error", ["finish", "stop"])
+async def test_bad_row_ends_the_load_if_told_so(etl: EtlCommand, on_error: str) -> None:
+    """The first bad row ends it with status 1 and its line; good batches before it stay."""
     good = list(coupon_rows(1_000, seed=1))
     rows = [*good[:600], FileRow(b"not a row\n", None), *good[600:]]
-    ended = await etl.load(etl.write("a.csv", rows), "--on-error", "stop", "--batch-rows", 10, "--workers", 1)
+    ended = await etl.load(etl.write("a.csv", rows), "--on-error", on_error, "--batch-rows", 10, "--workers", 1)
     assert ended.status == 1
     assert "line 602" in etl.report()["detail"]
     assert set(await etl.stored()) <= {row.code for row in good[:600]}

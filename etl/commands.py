@@ -27,8 +27,8 @@ from runtime.settings import load_settings
 _USUAL: Final = LoadOptions(files=())
 _EPILOG: Final = (
     "Exit statuses of load: 0 loaded; 3 loaded, with rejects (0 with --accept-rejects); 4 a file was refused; 75"
-    " stopped by a signal, and the same command goes on; 1 failed; 2 wrong command line; 78 bad settings. With several files,"
-    " the gravest."
+    " stopped by a signal, and the same command goes on; 1 failed; 2 wrong command line; 78 bad settings. With several"
+    " files, the gravest."
 )
 
 app = typer.Typer(

@@ -5,14 +5,14 @@ Whatever became of a load, the ledger says which lines are done; the table must 
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
 import orjson
 
-from etl.rejects import read_all_rejects
+from etl.rejects import read_rejects
 from etl.settings import Duplicates
 from tests.support.etl_model import FileModel, GoodRow
 from tests.support.etl_process import Ended, EtlCommand
@@ -42,7 +42,11 @@ select format('temporary table %s', relname) from pg_class where relpersistence 
 
 
 async def judge_load(
-    etl: EtlCommand, *files: FileModel, rule: Duplicates = Duplicates.FIRST, is_in_order: bool = True
+    etl: EtlCommand,
+    *files: FileModel,
+    rule: Duplicates = Duplicates.FIRST,
+    is_in_order: bool = True,
+    directories: Collection[Path] = (),
 ) -> Judgement:
     """Hold table and reject files against the lines that are done (L1 to L4), and the ledger's counts as well (L5).
 
@@ -52,6 +56,8 @@ async def judge_load(
         rule: of all of them.
         is_in_order: they were loaded one after the other; otherwise any of two files may have the row of a code that
             both of them bring.
+        directories: where the reject files are; without, the command's own. What is in several files of one
+            content counts once.
     """
     loads, table = await _fetch(etl, files)
     asked = [unit for load in loads for unit in load.kept(rule)]
@@ -64,13 +70,20 @@ async def judge_load(
     brought: set[str] = set()
     for load in loads:
         codes = {code for code, _ in load.kept(rule)}
-        judgement |= load.judge_rejects(etl) | load.judge_counts(len(codes - brought) if is_in_order else None)
+        judgement |= load.judge_rejects(directories or [etl.rejects_directory]) | load.judge_counts(
+            len(codes - brought) if is_in_order else None
+        )
         brought |= codes if rule is Duplicates.FIRST else set()
     return judgement
 
 
 async def judge_loaded(
-    etl: EtlCommand, ended: Ended, file: FileModel, rule: Duplicates = Duplicates.FIRST
+    etl: EtlCommand,
+    ended: Ended,
+    file: FileModel,
+    rule: Duplicates = Duplicates.FIRST,
+    *,
+    directories: Collection[Path] = (),
 ) -> Judgement:
     """Judge a load to its end of the only file: all of it is in the ledger, in the report, and nothing is left."""
     wanted = (3, LAST_EVENT) if file.bad else (0, LAST_EVENT)
@@ -87,7 +100,8 @@ async def judge_loaded(
         {name: report[name] for name in ("rows", "inserted", "skipped", "rejected")}
         | {"state": (await _fetch(etl, [file]))[0][0].state},
     )
-    return await judge_load(etl, file, rule=rule) | progress | judge_ended(ended, wanted) | await judge_leftovers(etl)
+    loaded = await judge_load(etl, file, rule=rule, directories=directories)
+    return loaded | progress | judge_ended(ended, wanted) | await judge_leftovers(etl)
 
 
 def judge_ended(ended: Ended, wanted: tuple[int, str]) -> Judgement:
@@ -137,12 +151,15 @@ class _Load:
         """Return the rows that stay of the lines that are done, as they are to be stored."""
         return [(code, digest(self._stored(row))) for code, row in self.file.winners(rule, self._lines).items()]
 
-    def judge_rejects(self, etl: EtlCommand) -> Judgement:
+    def judge_rejects(self, directories: Collection[Path]) -> Judgement:
         """Hold the reject files against the bad rows: those that are done, others only while it is loading."""
         bad = {row.line: self._rejected(row.line, row.raw) for row in self.file.bad}
         done = [unit for line, unit in bad.items() if any(start <= line < end for start, end in self._lines)]
-        rows = read_all_rejects(etl.rejects_directory, self.file.sha256)
-        found = [self._rejected(row.line, row.raw) for row in rows]
+        names = f"{self.file.sha256.hex()[:16]}.*rejects.jsonl"
+        paths = [path for directory in directories for path in directory.glob(names)]
+        found = [self._rejected(row.line, row.raw) for path in paths for row in read_rejects(path)]
+        if len(paths) > 1:
+            found = list(dict(found).items())
         return judge_units(done if self.state == "loaded" else bad.values(), done, found)
 
     def judge_counts(self, inserted: int | None) -> Judgement:

@@ -41,6 +41,10 @@ class Load:
         """Send it a signal."""
         self.process.send_signal(number)
 
+    def is_frozen(self) -> bool:
+        """Tell whether it has stopped itself at a point."""
+        return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+
     async def wait_event(self, event: str, *, seconds: float = DEADLINE_SECONDS) -> None:
         """Wait until its log says this, from where the last such wait ended."""
         assert self.process.stderr is not None

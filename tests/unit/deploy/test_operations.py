@@ -3,9 +3,13 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
+from etl import commands as etl_commands
 from loyalty import errors
 from runtime.hard_stop import EXIT_FAILED
 from runtime.process import EXIT_OK, EXIT_SETTINGS
@@ -21,6 +25,7 @@ CONSENT_COMMAND = re.compile(
     r" services\.consent_consumer (.*)$",
     re.MULTILINE,
 )
+ETL_COMMAND = re.compile(r"^docker compose run --rm (?:--no-TTY )?etl ([^>\n]*)", re.MULTILINE)
 # Six interpreters start to say what they expose: a busy machine takes its time.
 pytestmark = pytest.mark.timeout(120)
 SUFFIXES = {"counter": "_total", "info": "_info"}
@@ -64,6 +69,16 @@ def test_command_of_the_page_is_understood(line: str) -> None:
 def test_command_about_consents_is_understood(line: str) -> None:
     """The parser of consent_consumer takes the command as it stands."""
     assert consent_commands.build_parser().parse_args(shlex.split(line)).command is not None
+
+
+@pytest.mark.parametrize("line", ETL_COMMAND.findall(PAGE))
+def test_command_about_files_is_understood(line: str) -> None:
+    """The ETL's own parser takes the command as it stands."""
+    words = shlex.split(line)
+    command: Any = typer.main.get_command(etl_commands.app)  # Any: Typer keeps its commands' types to itself
+    while isinstance(command, TyperGroup):
+        command = command.commands[words.pop(0)]
+    assert command.make_context("etl", words).params["files" if command.name == "load" else "file"]
 
 
 def test_page_shows_every_word_of_the_commands() -> None:

@@ -2,8 +2,8 @@
 
     python -m sandbox.etl FILE... [-- OPTIONS of etl load]
 
-Into the embedded demo where one runs, else into the stack that compose runs. This process becomes the load: its
-terminal, its signals and its exit status are the load's.
+Into the embedded demo where one runs, else into the stack that compose runs. This process becomes the load, with its
+terminal and its exit status; or docker compose, which hands Ctrl-C on to the load where there is a terminal.
 """
 
 import json

@@ -9,12 +9,13 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
-import httpx
 import orjson
 
+from runtime.http_client import HttpClient
 from runtime.logs import get_logger
 from services.consent_consumer.errors import SalesforceDenied, SalesforceUnavailable
 from services.consent_consumer.outcome import (
@@ -26,7 +27,7 @@ from services.consent_consumer.outcome import (
     judge,
 )
 from services.consent_consumer.record import EXTERNAL_ID, Record
-from services.consent_consumer.salesforce_http import Answer, SalesforceHttp
+from services.consent_consumer.salesforce_http import Answer, Client, SalesforceHttp
 from services.consent_consumer.salesforce_pause import DEPENDENCY, Pause
 from services.consent_consumer.salesforce_settings import SalesforceSettings
 from services.consent_consumer.salesforce_token import AccessToken, Tokens
@@ -127,7 +128,7 @@ class Salesforce:
         path = f"/composite/sobjects/{quote(object_type)}/{EXTERNAL_ID}"
         return self._outcomes(await self._call("PATCH", path, _content(object_type, records)), len(records))
 
-    async def _call(self, method: str, path: str, content: bytes = b"") -> Answer:
+    async def _call(self, method: str, path: str, content: bytes | None = None) -> Answer:
         """Make one call, with whatever token it takes, and return its answer if that is 200.
 
         Raises:
@@ -138,18 +139,18 @@ class Salesforce:
         try:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 answer = await self._send(method, path, content, token := await self._tokens.current())
-                if answer.status == httpx.codes.UNAUTHORIZED:
+                if answer.status == HTTPStatus.UNAUTHORIZED:
                     answer = await self._send(method, path, content, await self._tokens.current(refused=token))
         except TimeoutError:
             seconds = self._settings.timeout_seconds
             raise self._pause.fail(f"not done within {seconds:g} s, token and all", began=began) from None
-        if answer.status != httpx.codes.OK:
+        if answer.status != HTTPStatus.OK:
             raise self._failure(answer)
         return answer
 
-    async def _send(self, method: str, path: str, content: bytes, token: AccessToken) -> Answer:
+    async def _send(self, method: str, path: str, content: bytes | None, token: AccessToken) -> Answer:
         headers = {"authorization": f"Bearer {token.value}"}
-        if content:
+        if content is not None:
             headers["content-type"] = "application/json"
         return await self._http.send(method, path, content, headers)
 
@@ -177,13 +178,13 @@ class Salesforce:
         code = _error_code(answer)
         said = f"answered {answer.status} {code}".rstrip()
         match answer.status:
-            case httpx.codes.MULTIPLE_CHOICES:
+            case HTTPStatus.MULTIPLE_CHOICES:
                 return _CallRefusedError(DUPLICATE_EXTERNAL_ID)
-            case httpx.codes.BAD_REQUEST | httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+            case HTTPStatus.BAD_REQUEST | HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
                 return _CallRefusedError(code or str(answer.status))
-            case httpx.codes.UNAUTHORIZED:
+            case HTTPStatus.UNAUTHORIZED:
                 return self._pause.fail("refused a token it had just given", began=answer.began)
-        if httpx.codes.is_client_error(answer.status) and code != _LIMIT_EXCEEDED:
+        if answer.status >= HTTPStatus.BAD_REQUEST and code != _LIMIT_EXCEEDED:
             return self._denied(said)
         return self._pause.fail(said, began=answer.began)
 
@@ -213,7 +214,7 @@ def _error_code(answer: Answer) -> str:
     return code if isinstance(code, str) and is_code(code) else ""
 
 
-def build_salesforce(client: httpx.AsyncClient, settings: SalesforceSettings) -> Salesforce:
+def build_salesforce(client: Client, settings: SalesforceSettings) -> Salesforce:
     """Make a client of Salesforce on one of HTTP, which stays the caller's to close."""
     pause = Pause(settings)
     http = SalesforceHttp(client, settings, pause)
@@ -224,16 +225,12 @@ def build_salesforce(client: httpx.AsyncClient, settings: SalesforceSettings) ->
 async def open_salesforce(settings: SalesforceSettings) -> AsyncIterator[Salesforce]:
     """Open a client for the length of a block; nothing is connected until it is asked for."""
     is_plain = settings.url.startswith("http://")
-    verify = False if is_plain else ssl.create_default_context(cafile=settings.tls_ca_file)
-    async with httpx.AsyncClient(
-        verify=verify,
-        headers={"accept": "application/json", "accept-encoding": "gzip", "user-agent": "consent-consumer"},
-        timeout=httpx.Timeout(None, connect=settings.connect_timeout_seconds),
-        limits=httpx.Limits(
-            max_connections=settings.connections_max,
-            max_keepalive_connections=settings.connections_max,
-            keepalive_expiry=settings.idle_seconds,
-        ),
-        trust_env=False,
+    async with HttpClient(
+        settings.url,
+        tls=None if is_plain else ssl.create_default_context(cafile=settings.tls_ca_file),
+        connections_max=settings.connections_max,
+        connect_seconds=settings.connect_timeout_seconds,
+        idle_seconds=settings.idle_seconds,
+        answer_bytes_max=settings.answer_bytes_max,
     ) as client:
         yield build_salesforce(client, settings)

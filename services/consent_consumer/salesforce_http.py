@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final
+from http import HTTPStatus
+from typing import Final, Protocol
 
-import httpx
-
+from runtime.http_connection import HttpAnswer, HttpExchangeError
 from services.consent_consumer.salesforce_pause import Pause
 from services.consent_consumer.salesforce_settings import SalesforceSettings
 
-_COME_BACK: Final = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS})
+_COME_BACK: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+_HEADERS: Final = {"accept": "application/json", "accept-encoding": "gzip", "user-agent": "consent-consumer"}
 _GZIP_BITS = zlib.MAX_WBITS | 16
 
 
@@ -21,12 +22,19 @@ class _UnreadableError(Exception):
     """The answer's body is not what its headers say, or too long."""
 
 
+class Client(Protocol):
+    """Sends a request once, and bounds the answer; `runtime.http_client.HttpClient` is one."""
+
+    async def send(self, method: str, target: str, *, headers: Mapping[str, str], content: bytes | None) -> HttpAnswer:
+        """Return the answer, or raise `HttpExchangeError`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A whole answer.
 
     Attributes:
-        status: any but those that say to come back later.
+        status: below 500, and none that says to come back later.
         body: unpacked, and not yet looked at.
         began: when its request did, by the loop's clock.
     """
@@ -42,12 +50,12 @@ class SalesforceHttp:
     Nothing is sent a second time, and no redirect is followed.
     """
 
-    def __init__(self, client: httpx.AsyncClient, settings: SalesforceSettings, pause: Pause) -> None:
+    def __init__(self, client: Client, settings: SalesforceSettings, pause: Pause) -> None:
         self._client = client
         self._settings = settings
         self._pause = pause
 
-    async def send(self, method: str, path: str, content: bytes, headers: Mapping[str, str]) -> Answer:
+    async def send(self, method: str, path: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:
         """Send a request; a cancelled one closes its connection, and may have been served.
 
         Raises:
@@ -55,45 +63,34 @@ class SalesforceHttp:
         """
         self._pause.check()
         began = asyncio.get_running_loop().time()
-        url = self._settings.url + path
         try:
-            async with (
-                asyncio.timeout(self._settings.call_timeout_seconds),
-                self._client.stream(method, url, content=content, headers=headers) as response,
-            ):
-                body = _unpacked(await self._read(response), response.headers, self._settings.answer_bytes_max)
+            async with asyncio.timeout(self._settings.call_timeout_seconds):
+                answer = await self._client.send(method, path, headers={**_HEADERS, **headers}, content=content)
+            body = _unpacked(answer, self._settings.answer_bytes_max)
         except TimeoutError:
             detail = f"no answer within {self._settings.call_timeout_seconds:g} s"
             raise self._pause.fail(detail, began=began) from None
         except _UnreadableError as error:
             raise self._pause.fail(f"gave an answer {error}", began=began) from None
-        except (httpx.HTTPError, OSError) as error:
-            raise self._pause.fail(type(error).__name__, began=began) from error
-        if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or response.status_code in _COME_BACK:
-            wanted = retry_after_seconds(response.headers.get("retry-after", ""), datetime.now(UTC))
-            detail = f"answered {response.status_code}"
+        except HttpExchangeError as error:
+            raise self._pause.fail(str(error), began=began) from error
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status in _COME_BACK:
+            wanted = retry_after_seconds(answer.headers.get("retry-after", ""), datetime.now(UTC))
+            detail = f"answered {answer.status}"
             raise self._pause.fail(detail, began=began, retry_after_seconds=wanted)
-        return Answer(response.status_code, body, began)
-
-    async def _read(self, response: httpx.Response) -> bytes:
-        body = bytearray()
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > self._settings.answer_bytes_max:
-                raise _UnreadableError("with too long a body")
-        return bytes(body)
+        return Answer(answer.status, body, began)
 
 
-def _unpacked(body: bytes, headers: httpx.Headers, bytes_max: int) -> bytes:
-    """Unpack a body as far as it may be long; the HTTP client would unpack however much there is."""
-    encoding = headers.get("content-encoding", "identity").strip().lower()
+def _unpacked(answer: HttpAnswer, bytes_max: int) -> bytes:
+    """Return the body, unpacked as far as it may be long."""
+    encoding = answer.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
-        return body
+        return answer.body
     if encoding != "gzip":
         raise _UnreadableError("in an encoding nobody asked for")
     unpacker = zlib.decompressobj(wbits=_GZIP_BITS)
     try:
-        unpacked = unpacker.decompress(body, bytes_max + 1)
+        unpacked = unpacker.decompress(answer.body, bytes_max + 1)
     except zlib.error:
         raise _UnreadableError("with what is no gzip") from None
     if len(unpacked) > bytes_max:

@@ -3,10 +3,10 @@
 import asyncio
 import re
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import httpx
 import orjson
 
 from runtime.logs import get_logger
@@ -62,12 +62,12 @@ class Tokens:
             "client_secret": await self._secret(),
         }
         answer = await self._http.send("POST", _PATH, urlencode(content).encode(), _HEADERS)
-        if answer.status == httpx.codes.OK:
+        if answer.status == HTTPStatus.OK:
             token = _content(answer).get("access_token")
             if isinstance(token, str) and _TOKEN.fullmatch(token) is not None:
                 return AccessToken(token)
             raise self._pause.fail("gave a token that cannot be read", began=answer.began)
-        if httpx.codes.is_client_error(answer.status):
+        if answer.status >= HTTPStatus.BAD_REQUEST:
             error = _content(answer).get("error")
             code = error if isinstance(error, str) and _ERROR.fullmatch(error) is not None else ""
             raise self._denied(f"refused the credentials: {answer.status} {code}".rstrip())

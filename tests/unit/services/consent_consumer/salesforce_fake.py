@@ -1,4 +1,4 @@
-"""A Salesforce that answers as a test tells it, on the transport of the HTTP client: no socket, no time."""
+"""A Salesforce that answers as a test tells it, in place of the HTTP client: no socket, no time."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -9,35 +9,25 @@ from urllib.parse import parse_qsl
 import httpx
 import orjson
 
+from runtime.http_connection import HttpAnswer
 from services.consent_consumer.salesforce import Salesforce, build_salesforce
 from services.consent_consumer.salesforce_settings import SalesforceSettings
 
 SECRET = "the-secret-of-the-app"  # noqa: S105 - of the tests
+URL = "https://salesforce"
 TOKEN_PATH = "/services/oauth2/token"  # noqa: S105 - a path
 STORED = {"id": "a00000000000001AAA", "success": True, "errors": [], "created": True}
 
-Handler = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]
+Handler = Callable[[httpx.Request], HttpAnswer | Awaitable[HttpAnswer]]
 
 
-class Body(httpx.AsyncByteStream):
-    """A body in pieces, which the client reads as it would from a socket."""
-
-    def __init__(self, *pieces: bytes) -> None:
-        self._pieces = pieces
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the pieces."""
-        for piece in self._pieces:
-            yield piece
-
-
-def answered(status: int, content: object = b"", headers: Mapping[str, str] | None = None) -> httpx.Response:
+def answered(status: int, content: object = b"", headers: Mapping[str, str] | None = None) -> HttpAnswer:
     """Make an answer; what is no bytes goes as JSON."""
     body = content if isinstance(content, bytes) else orjson.dumps(content)
-    return httpx.Response(status, headers=headers, stream=Body(body))
+    return HttpAnswer(status, headers or {}, body)
 
 
-def error(status: int, code: str) -> httpx.Response:
+def error(status: int, code: str) -> HttpAnswer:
     """Make the answer to a failed call."""
     return answered(status, [{"message": "m", "errorCode": code}])
 
@@ -54,12 +44,12 @@ def sent_records(request: httpx.Request) -> list[dict[str, Any]]:
     return records
 
 
-def stored(request: httpx.Request) -> httpx.Response:
+def stored(request: httpx.Request) -> HttpAnswer:
     """Answer a call as if every record of it were stored."""
     return answered(200, [STORED] * len(sent_records(request)))
 
 
-class FakeSalesforce(httpx.AsyncBaseTransport):
+class FakeSalesforce:
     """Gives the tokens `token-1`, `token-2` and so on, and answers every other call by the handler.
 
     Attributes:
@@ -75,13 +65,13 @@ class FakeSalesforce(httpx.AsyncBaseTransport):
         self.calls: list[httpx.Request] = []
         self.forms: list[dict[str, str]] = []
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def send(self, method: str, target: str, *, headers: Mapping[str, str], content: bytes | None) -> HttpAnswer:
         """Answer one request."""
-        content = await request.aread()
+        request = httpx.Request(method, URL + target, headers=headers, content=content)
         if request.url.path != TOKEN_PATH:
             self.calls.append(request)
             return await _awaited(self.answer(request))
-        self.forms.append(dict(parse_qsl(content.decode())))
+        self.forms.append(dict(parse_qsl(request.content.decode())))
         if self.answer_token is not None:
             return await _awaited(self.answer_token(request))
         return answered(200, {"access_token": f"token-{len(self.forms)}"})
@@ -92,8 +82,8 @@ class FakeSalesforce(httpx.AsyncBaseTransport):
         return [call.headers["authorization"].removeprefix("Bearer ") for call in self.calls]
 
 
-async def _awaited(response: httpx.Response | Awaitable[httpx.Response]) -> httpx.Response:
-    return response if isinstance(response, httpx.Response) else await response
+async def _awaited(answer: HttpAnswer | Awaitable[HttpAnswer]) -> HttpAnswer:
+    return answer if isinstance(answer, HttpAnswer) else await answer
 
 
 def fake_settings(directory: Path, **changes: Any) -> SalesforceSettings:  # noqa: ANN401 - settings
@@ -102,15 +92,14 @@ def fake_settings(directory: Path, **changes: Any) -> SalesforceSettings:  # noq
     if not file.exists():
         file.write_text(f"{SECRET}\n")
     quick = {"backoff_first_seconds": 1e-9, "backoff_most_seconds": 1e-9}
-    given = {"url": "https://salesforce", "client_id": "the-app", "client_secret_file": file}
+    given = {"url": URL, "client_id": "the-app", "client_secret_file": file}
     return SalesforceSettings.model_validate(given | quick | changes)
 
 
 @asynccontextmanager
 async def open_fake(fake: FakeSalesforce, settings: SalesforceSettings) -> AsyncIterator[Salesforce]:
     """Open a client of the fake."""
-    async with httpx.AsyncClient(transport=fake) as client:
-        yield build_salesforce(client, settings)
+    yield build_salesforce(fake, settings)
 
 
 def records(*external_ids: str) -> list[dict[str, object]]:

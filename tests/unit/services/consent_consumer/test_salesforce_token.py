@@ -8,6 +8,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from runtime.http_connection import HttpAnswer
 from services.consent_consumer.errors import SalesforceDenied, SalesforceUnavailable
 from services.consent_consumer.outcome import STORED
 from services.consent_consumer.record import DETAIL_OBJECT, MASTER_OBJECT
@@ -29,7 +30,7 @@ CALLERS = 50
 def taking(*tokens: str) -> FakeSalesforce:
     """Make a fake that takes these tokens and no others."""
 
-    def handle(request: httpx.Request) -> httpx.Response:
+    def handle(request: httpx.Request) -> HttpAnswer:
         bearer = request.headers["authorization"].removeprefix("Bearer ")
         return stored(request) if bearer in tokens else error(401, "INVALID_SESSION_ID")
 
@@ -75,7 +76,7 @@ async def test_many_calls_that_lose_their_token_together_get_one_new_one(tmp_pat
         fake.answer = taking("token-2").answer
         all_refused = asyncio.Event()
 
-        async def give_late(_: httpx.Request) -> httpx.Response:
+        async def give_late(_: httpx.Request) -> HttpAnswer:
             await all_refused.wait()
             return answered(200, {"access_token": f"token-{len(fake.forms)}"})
 
@@ -96,11 +97,11 @@ async def test_a_late_refusal_of_an_old_token_asks_for_no_other_one(tmp_path: Pa
         await salesforce.upsert(MASTER_OBJECT, records("a"))
         current = taking("token-2").answer
 
-        async def answer(request: httpx.Request) -> httpx.Response:
+        async def answer(request: httpx.Request) -> HttpAnswer:
             if b'"slow"' in request.content and request.headers["authorization"].endswith("token-1"):
                 await late.wait()
             found = current(request)
-            assert isinstance(found, httpx.Response)
+            assert isinstance(found, HttpAnswer)
             return found
 
         fake.answer = answer
@@ -129,7 +130,7 @@ async def test_those_who_wait_for_a_token_that_does_not_come_ask_for_no_other(tm
     fake = FakeSalesforce()
     all_wait = asyncio.Event()
 
-    async def fail(_: httpx.Request) -> httpx.Response:
+    async def fail(_: httpx.Request) -> HttpAnswer:
         await all_wait.wait()
         return answered(500)
 
@@ -148,7 +149,7 @@ async def test_a_caller_that_is_cancelled_leaves_the_request_to_the_next_one(tmp
     """The others get a token all the same."""
     fake = FakeSalesforce()
 
-    async def never(_: httpx.Request) -> httpx.Response:
+    async def never(_: httpx.Request) -> HttpAnswer:
         fake.answer_token = None
         await asyncio.Event().wait()
         raise AssertionError
@@ -165,7 +166,7 @@ async def test_a_caller_that_is_cancelled_leaves_the_request_to_the_next_one(tmp
     assert len(fake.forms) == 2
 
 
-DENIED: list[tuple[Callable[[], httpx.Response], str]] = [
+DENIED: list[tuple[Callable[[], HttpAnswer], str]] = [
     (lambda: answered(400, {"error": "invalid_grant"}), "refused the credentials: 400 invalid_grant"),
     (lambda: answered(400, {"error": "invalid_client"}), "refused the credentials: 400 invalid_client"),
     (lambda: answered(400, {"error": "<script>"}), "refused the credentials: 400"),
@@ -178,7 +179,7 @@ DENIED: list[tuple[Callable[[], httpx.Response], str]] = [
 
 @pytest.mark.parametrize(("answer", "detail"), DENIED)
 async def test_refused_credentials_stop_the_pushing_and_the_asking(
-    tmp_path: Path, answer: Callable[[], httpx.Response], detail: str
+    tmp_path: Path, answer: Callable[[], HttpAnswer], detail: str
 ) -> None:
     """However often both streams ask, there is one request in the time of the pause, and one line in the log."""
     fake = FakeSalesforce()
@@ -221,7 +222,7 @@ async def test_a_secret_that_cannot_be_read_is_denied_without_a_request(tmp_path
     assert len(logs) == 1
 
 
-UNAVAILABLE: list[tuple[Callable[[], httpx.Response], str]] = [
+UNAVAILABLE: list[tuple[Callable[[], HttpAnswer], str]] = [
     (lambda: answered(429), "answered 429"),
     (lambda: answered(500), "answered 500"),
     (lambda: answered(503), "answered 503"),
@@ -239,7 +240,7 @@ UNAVAILABLE: list[tuple[Callable[[], httpx.Response], str]] = [
 
 @pytest.mark.parametrize(("answer", "detail"), UNAVAILABLE)
 async def test_an_endpoint_that_fails_is_unavailable(
-    tmp_path: Path, answer: Callable[[], httpx.Response], detail: str
+    tmp_path: Path, answer: Callable[[], HttpAnswer], detail: str
 ) -> None:
     """No call is made without a token, and what is no token never becomes a header."""
     fake = FakeSalesforce()

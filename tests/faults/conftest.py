@@ -10,9 +10,9 @@ from sandbox.servers import KafkaServer, PostgresServer
 from tests.support.coupon_consumer_world import World
 from tests.support.databases import migrate_settings, open_databases, open_emptied
 from tests.support.etl_process import EtlCommand
+from tests.support.etl_scene import TABLES as ETL_TABLES
 
 TABLES = ("coupons", "consumer_offsets", "dead_letters")
-ETL_TABLES = ("coupons", "etl_files", "etl_ranges")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from tests.faults.conftest import etl_command
 from tests.support.databases import migrate_settings
 from tests.support.etl_judge import judge_ended, judge_leftovers, judge_load, judge_loaded, log_lines
 from tests.support.etl_process import EtlCommand, Load
-from tests.support.etl_scene import behind_proxy, some_file
+from tests.support.etl_scene import behind_proxy, some_file, terminate
 from tests.support.eventually import eventually
 from tests.support.fault_proxy import FaultProxy
 from tests.support.fault_report import FaultReport
@@ -26,10 +26,6 @@ LOST_ANSWERS: Final = 8
 AWAY_SECONDS: Final = 1.0
 FAILED: Final = (1, "Process stopped")
 IMPATIENT: Final = {"POSTGRES__STATEMENT_TIMEOUT_SECONDS": "2", "POSTGRES__LOCK_TIMEOUT_SECONDS": "2"}
-TERMINATE: Final = """
-select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() and usename = 'etl'
-"""
-
 Hurt = Callable[[EtlCommand, FaultProxy], Awaitable[None]]
 
 
@@ -96,7 +92,7 @@ async def test_terminated_connections_cost_only_another_try(etl: EtlCommand, fau
             for _ in range(6):
                 await wait_rows(etl, load)
                 await eventually(etl.copies_under_way, seconds=60)
-                assert await etl.ask(TERMINATE)
+                assert await terminate(etl)
             proxy.up.delay_seconds, proxy.up.slice_bytes = 0.0, None
             ended = await load.end()
     fault_report.judge(await judge_loaded(etl, ended, file))

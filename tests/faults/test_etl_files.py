@@ -10,16 +10,14 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-import asyncpg
 import pytest
 
 from etl.settings import Duplicates
 from sandbox.coupon_file import HEADER, FileRow, coupon_rows
-from tests.faults.conftest import ETL_TABLES
 from tests.support.etl_judge import judge_ended, judge_leftovers, judge_load, judge_loaded
 from tests.support.etl_model import read_model
 from tests.support.etl_process import Ended, EtlCommand
-from tests.support.etl_scene import behind_proxy, some_file
+from tests.support.etl_scene import behind_proxy, contradicting, empty, overwrite, some_file, terminate
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
 from tests.support.judgement import Judgement, Rule, judge
@@ -31,21 +29,7 @@ REFUSED: Final = (4, ENDED)
 BUSY: Final = "another process loads a file of this content now"
 INSTANTS: Final = 20
 RUNS: Final = 10
-TERMINATE: Final = """
-select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() and usename = 'etl'
-"""
 SMALL: Final = ("--batch-rows", 100)
-
-
-async def empty(etl: EtlCommand) -> None:
-    """Forget all that was loaded."""
-    connection = await asyncpg.connect(etl.postgres.url(etl.database), timeout=10)
-    try:
-        await connection.execute(f"truncate {', '.join(ETL_TABLES)}")
-    finally:
-        await connection.close(timeout=10)
-    for path in etl.rejects_directory.glob("*"):
-        path.unlink()
 
 
 def judge_either(ended: Sequence[Ended], allowed: set[int]) -> Judgement:
@@ -123,7 +107,7 @@ async def test_holder_that_lost_its_lock_doubles_nothing(
     other.directory.mkdir(exist_ok=True)
     async with etl.loading(path, *SMALL, variables=armed("after-rejects", 9, "freeze")) as first:
         await eventually(first.is_frozen, seconds=60)
-        assert await etl.ask(TERMINATE)
+        assert await terminate(etl)
         ended = await other.load(path, "--batch-rows", batch_rows)
         fault_report.judge(judge_ended(ended, REFUSED if is_shared else (3, ENDED)))
         first.send_signal(signal.SIGCONT)
@@ -131,17 +115,6 @@ async def test_holder_that_lost_its_lock_doubles_nothing(
     again = await other.load(path)
     directories = {etl.rejects_directory, other.rejects_directory}
     fault_report.judge(await judge_loaded(other, again, file, directories=directories))
-
-
-def contradicting(etl: EtlCommand, name: str, codes: int, random: Random) -> Path:
-    """Write a file in which each code comes several times, anywhere, with any amount."""
-    some = list(coupon_rows(codes, seed=3))
-    rows = []
-    for _ in range(3 * codes):
-        fields = random.choice(some).raw.split(b",")
-        fields[3] = str(random.randrange(3)).encode()
-        rows.append(FileRow(b",".join(fields), fields[0].decode()))
-    return etl.write(name, rows)
 
 
 @pytest.mark.parametrize(
@@ -223,15 +196,6 @@ async def test_files_with_the_same_codes_in_opposite_orders_do_not_end_one_anoth
         )
         assert await etl.rows() == 6_000
         await empty(etl)
-
-
-def overwrite(path: Path) -> None:
-    """Write other amounts of the same length into the second half of the file."""
-    content = path.read_bytes()
-    half = content.index(b"\n", len(content) // 2) + 1
-    with path.open("r+b") as file:
-        file.seek(half)
-        file.write(content[half:].replace(b",EUR,", b",USD,"))
 
 
 def cut(path: Path) -> None:

@@ -6,6 +6,7 @@ Whatever became of a load, the ledger says which lines are done; the table must 
 import asyncio
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -137,6 +138,21 @@ async def judge_leftovers(etl: EtlCommand) -> Judgement:
     return judge(Rule.NO_LEAK, left)
 
 
+async def deadlocks(etl: EtlCommand) -> int:
+    """Return how many transactions the server has ended in the database because they waited for one another."""
+    await etl.ask("select pg_stat_force_next_flush()")
+    found = await etl.ask("select deadlocks from pg_stat_database where datname = current_database()")
+    assert isinstance(found, int)
+    return found
+
+
+def judge_deadlocks(count: int) -> Judgement:
+    """Look whether transactions waited for one another (L7): each such wait lasts a second, and costs one its work."""
+    return judge(
+        Rule.IN_TIME, [f"{count} transactions were ended by the server after a wait in a circle"] * bool(count)
+    )
+
+
 class _Load:
     """A file, and what the ledger says of it."""
 
@@ -164,6 +180,8 @@ class _Load:
 
     def judge_counts(self, inserted: int | None) -> Judgement:
         """Hold each range's counts against its rows, and how many codes the file brought, if that is known."""
+        spans = sorted((one["byte_start"], one["byte_end"]) for one in self.ranges)
+        twice = [f"bytes from {two[0]} on were loaded twice" for one, two in pairwise(spans) if two[0] < one[1]]
         lines = sorted([row.line for row in self.file.good] + [row.line for row in self.file.bad])
         bad = {row.line for row in self.file.bad}
         wanted: dict[str, object] = {}
@@ -176,7 +194,7 @@ class _Load:
         if inserted is not None:
             wanted["inserted"] = inserted
             found["inserted"] = sum(one["inserted"] for one in self.ranges)
-        return judge_progress(wanted, found)
+        return judge_progress(wanted, found) | judge(Rule.NOTHING_DOUBLED, twice)
 
     def _stored(self, row: GoodRow) -> list[object]:
         return [self._source, row.line, *row.values, "issued", None, 1]

@@ -4,14 +4,22 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Final
 
-from sandbox.coupon_file import coupon_rows
+import asyncpg
+
+from sandbox.coupon_file import FileRow, coupon_rows
 from tests.support.etl_model import FileModel, read_model
 from tests.support.etl_process import EtlCommand
 from tests.support.fault_proxy import FaultProxy, open_fault_proxy
 
 ROWS: Final = 6_000
+TABLES: Final = ("coupons", "etl_files", "etl_ranges")
+
+_TERMINATE: Final = """
+select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = current_database() and usename = 'etl'
+"""
 
 
 def some_file(etl: EtlCommand, *, rows: int = ROWS, seed: int = 5, bad_percent: float = 2) -> tuple[Path, FileModel]:
@@ -26,3 +34,39 @@ async def behind_proxy(etl: EtlCommand) -> AsyncIterator[tuple[EtlCommand, Fault
     """Put a proxy between the ETL and its server."""
     async with open_fault_proxy(etl.postgres.port) as proxy:
         yield replace(etl, settings={**etl.settings, "POSTGRES__PORT": str(proxy.port)}), proxy
+
+
+async def empty(etl: EtlCommand) -> None:
+    """Forget all that was loaded."""
+    connection = await asyncpg.connect(etl.postgres.url(etl.database), timeout=10)
+    try:
+        await connection.execute(f"truncate {', '.join(TABLES)}")
+    finally:
+        await connection.close(timeout=10)
+    for path in etl.rejects_directory.glob("*"):
+        path.unlink()
+
+
+def contradicting(etl: EtlCommand, name: str, codes: int, random: Random) -> Path:
+    """Write a file in which each code comes several times, anywhere, with any amount."""
+    some = list(coupon_rows(codes, seed=3))
+    rows = []
+    for _ in range(3 * codes):
+        fields = random.choice(some).raw.split(b",")
+        fields[3] = str(random.randrange(3)).encode()
+        rows.append(FileRow(b",".join(fields), fields[0].decode()))
+    return etl.write(name, rows)
+
+
+def overwrite(path: Path) -> None:
+    """Write other amounts of the same length into the second half of the file."""
+    content = path.read_bytes()
+    half = content.index(b"\n", len(content) // 2) + 1
+    with path.open("r+b") as file:
+        file.seek(half)
+        file.write(content[half:].replace(b",EUR,", b",USD,"))
+
+
+async def terminate(etl: EtlCommand) -> object:
+    """End every connection of the ETL on the server, and return how many there were."""
+    return await etl.ask(_TERMINATE)

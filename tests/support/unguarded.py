@@ -5,6 +5,7 @@ database would refuse the wrong thing by itself (a unique key, a check) that sec
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
 
@@ -23,8 +24,8 @@ def change(module: ModuleType, name: str, old: str, new: str) -> None:
     put(module, name, text.replace(old, new))
 
 
-def put(module: ModuleType, name: str, thing: object) -> None:
-    """Put another thing in the place of one that a module has.
+def put(module: ModuleType | type[object], name: str, thing: object) -> None:
+    """Put another thing in the place of one that a module or a class has.
 
     Raises:
         AttributeError: it has none of that name, so nothing would be replaced.
@@ -34,8 +35,9 @@ def put(module: ModuleType, name: str, thing: object) -> None:
 
 
 def run_without(guards: Mapping[str, Removal], main: Callable[[], int]) -> int:
-    """Take away the guard that the command line names, and run the service to its end."""
-    parser = argparse.ArgumentParser(description="Run a service without one of its guards.")
+    """Take away the guard that the command line names, and run the service to its end with the rest of that line."""
+    parser = argparse.ArgumentParser(description="Run a service without one of its guards.", allow_abbrev=False)
     parser.add_argument("--without", choices=sorted(guards), required=True)
-    guards[parser.parse_args().without]()
+    known, sys.argv[1:] = parser.parse_known_args()
+    guards[known.without]()
     return main()

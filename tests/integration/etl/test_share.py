@@ -233,6 +233,27 @@ async def test_duplicates_across_parts_fail_whoever_meets_them(etl: EtlCommand, 
     assert [one.status for one in ended] == [1, 1, 1], ended
 
 
+async def test_batches_that_fail_by_themselves_leave_nobody_waiting_for_another(
+    etl: EtlCommand, file: FileModel, administrator: asyncpg.Connection
+) -> None:
+    """The table takes no row of some members, who are in each part: all others are loaded, and all processes fail."""
+    refused = [row.code for row in file.good if row.values[0].endswith("7")]
+    await administrator.execute(
+        "alter table coupons add constraint odd check (not starts_with(reverse(member_id), '7'))"
+    )
+    try:
+        options = ("--batch-rows", 5)
+        async with open_sharers(etl, write(etl, file), *options, variables=[NOTHING] * 3) as sharers:
+            ended = await ends(sharers)
+    finally:
+        await administrator.execute("alter table coupons drop constraint odd")
+    assert [one.status for one in ended] == [1, 1, 1], ended[0].log
+    assert set(await etl.stored()).isdisjoint(refused)
+    async with open_sharer(etl, etl.directory / "coupons.csv", "after") as sharer:
+        assert [one.status for one in await ends([sharer])] == [3]
+    await assert_loaded(etl, file, [sharer])
+
+
 async def test_standard_input_cannot_be_shared(etl: EtlCommand) -> None:
     """It is another one for each process: a wrong command line."""
     ended = await etl.run("load", "--share", "-")

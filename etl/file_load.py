@@ -86,7 +86,7 @@ class FileLoad:
         if report.conflicting:
             _log.warning("Rows differ from what is there under their code", file=report.name, rows=report.conflicting)
         report.seconds = round(loop.time() - began, 3)
-        _log.info("File done", file=report.name, outcome=report.outcome, rows=report.rows, detail=report.detail)
+        _log.info("File done", file=report.name, outcome=report.outcome.value, rows=report.rows, detail=report.detail)
 
     async def _check(self, ctx: Context, feeder: Feeder, header: Header, rows: Gap, report: FileReport) -> None:
         """Read and check all rows; those that are good count as skipped, for nothing is loaded."""
@@ -98,6 +98,7 @@ class FileLoad:
         report.rejected = processor.rejected_count
         report.skipped = processor.processed_count - processor.rejected_count
         report.outcome = self._outcome(processor, report, is_whole=not ctx.is_done)
+        report.detail = report.detail or "a dry run: nothing was loaded"
 
     async def _load(
         self, ctx: Context, store: EtlStore, feeder: Feeder, header: Header, rows: Gap, report: FileReport

@@ -100,14 +100,19 @@ class Monitor:
         with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bars, Ticker(_BAR_SECONDS) as tick:
             whole = bars.add_task(self._name, total=self._bytes_total or None, detail="")
             lines: dict[str, TaskID] = {}
-            async for _ in tick.channel:
-                bars.update(
-                    whole,
-                    completed=self._counters.bytes_done.load(),
-                    detail=f"{self._counters.processed.load():,} rows, {self.rate():,.0f} rows/s",
-                )
-                for worker, detail in self._workers().items():
-                    if worker not in lines:
-                        lines[worker] = bars.add_task(worker, total=None, detail="")
-                    bars.update(lines[worker], detail=detail)
-                bars.refresh()
+            try:
+                async for _ in tick.channel:
+                    for worker, detail in self._workers().items():
+                        if worker not in lines:
+                            lines[worker] = bars.add_task(worker, total=None, detail="")
+                        bars.update(lines[worker], detail=detail)
+                    self._refresh(bars, whole)
+            finally:  # what stays on the screen is the end, and no worker has anything in hand
+                for line in lines.values():
+                    bars.remove_task(line)
+                self._refresh(bars, whole)
+
+    def _refresh(self, bars: Progress, whole: TaskID) -> None:
+        done = f"{self._counters.processed.load():,} rows, {self.rate():,.0f} rows/s"
+        bars.update(whole, completed=self._counters.bytes_done.load(), detail=done)
+        bars.refresh()

@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -104,7 +104,13 @@ class FileLoad:
         self, ctx: Context, store: EtlStore, feeder: Feeder, header: Header, rows: Gap, report: FileReport
     ) -> None:
         options = self._options
-        async with nullcontext() if options.is_shared else store.hold_file(feeder.content_sha256):
+        async with AsyncExitStack() as stack:
+
+            async def hold() -> None:
+                await stack.enter_async_context(store.hold_file(feeder.content_sha256))
+
+            if not options.is_shared:
+                await keep_trying(ctx, self._retry, hold)
             opening = feeder.content_sha256, report.content_bytes, report.name, options.duplicates
             file = await keep_trying(ctx, self._retry, store.open_file, *opening)
             gaps = gaps_of(rows, file.done)

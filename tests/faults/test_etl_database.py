@@ -217,3 +217,27 @@ async def test_full_disk_of_the_database_that_stays_full_ends_the_load(
             fault_report.judge(judge_ended(ended, FAILED), await judge_load(etl, file), await judge_leftovers(etl))
             disk.free()
             fault_report.judge(await judge_loaded(etl, await etl.load(path), file))
+
+
+@pytest.mark.fault("E3", "Postgres goes away while standard input is read, and comes back after the first try")
+async def test_database_that_is_away_when_a_file_begins_is_waited_for(
+    etl: EtlCommand, fault_report: FaultReport
+) -> None:
+    """Between two files, or behind a long reading, its first question may fail as any other one, and is asked again."""
+    path, file = some_file(etl)
+    async with behind_proxy(etl) as (cut_off, proxy), cut_off.loading("-") as load:
+        stdin = load.process.stdin
+        assert stdin is not None
+        await eventually(lambda: proxy.statistics().open, seconds=60)
+        stdin.write(path.read_bytes()[:1_000])
+        await stdin.drain()
+        await asyncio.sleep(0.5)  # the connection of the start is idle by then; if not, the load only meets it earlier
+        proxy.refuse()
+        proxy.reset()
+        stdin.write(path.read_bytes()[1_000:])
+        stdin.close()
+        await load.wait_event("No connection could be opened")
+        await load.wait_event("Waiting for Postgres")
+        await proxy.listen()
+        ended = await load.end()
+    fault_report.judge(await judge_loaded(etl, ended, file))

@@ -87,7 +87,7 @@ async def keep_first_error(jobs: AsyncIterator[BatchJob], work: Work, num_worker
                 return
             try:
                 await ctx.run(work(job))
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised when all have ended
+            except BaseException as error:  # noqa: BLE001 - raised when all have ended
                 await first.keep(_lost(job, error))
 
     with background().with_cancel() as ctx:

@@ -131,6 +131,22 @@ async def test_pool_whose_workers_are_cancelled_says_so_at_once(pool: Pool) -> N
         await asyncio.wait_for(pool(aiter(Feeder()), die, WORKERS), 5)
 
 
+class DyingError(BaseException):
+    """Ends a worker as nothing that is caught does."""
+
+
+@each_pool
+async def test_pool_whose_workers_die_says_so_at_once(pool: Pool) -> None:
+    """What is no Exception ends a worker too, and its feeder is not left in front of a full channel."""
+
+    async def die(_: BatchJob) -> None:
+        await asyncio.sleep(0)
+        raise DyingError
+
+    with pytest.raises(DyingError):
+        await asyncio.wait_for(pool(aiter(Feeder()), die, WORKERS), 5)
+
+
 @each_pool
 async def test_error_of_the_feeder_ends_the_load(pool: Pool) -> None:
     """What the file's reader raises is the load's error."""

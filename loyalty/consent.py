@@ -54,6 +54,12 @@ class ConsentPurpose(StrEnum):
     THIRD_PARTY = "third_party"
 
 
+# To call an enum takes two calls in Python, and each change is read by two of them.
+_STATUSES: Final = {choice.value: choice for choice in ConsentStatus}
+_CHANNELS: Final = {choice.value: choice for choice in ConsentChannel}
+_PURPOSES: Final = {choice.value: choice for choice in ConsentPurpose}
+
+
 @dataclass(frozen=True, slots=True)
 class ConsentMaster:
     """A member's consent to one policy; its `document_id` may be of any type that MongoDB takes for one."""
@@ -92,8 +98,8 @@ def read_master(document: Document) -> ConsentMaster:
         status = ConsentStatus.GRANTED if _flag(document, "granted") else ConsentStatus.WITHDRAWN
         channel = ConsentChannel.APP
     else:
-        status = _choice(document, "status", ConsentStatus)
-        channel = _choice(document, "channel", ConsentChannel)
+        status = _choice(document, "status", _STATUSES)
+        channel = _choice(document, "channel", _CHANNELS)
     return ConsentMaster(
         document_id, _member_id(document), status, _policy_version(document), channel, _changed_at(document)
     )
@@ -110,7 +116,7 @@ def read_detail(document: Document) -> ConsentDetail:
     return ConsentDetail(
         document_id,
         _needed(document, "master_id"),
-        _choice(document, "purpose", ConsentPurpose),
+        _choice(document, "purpose", _PURPOSES),
         _flag(document, "is_granted"),
         _changed_at(document),
     )
@@ -148,12 +154,12 @@ def _flag(document: Document, name: str) -> bool:
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 
-def _choice(document: Document, name: str, choices: type[_Choice]) -> _Choice:
+def _choice(document: Document, name: str, choices: Mapping[str, _Choice]) -> _Choice:
     value = _needed(document, name)
-    try:
-        return choices(value if type(value) is str else "")
-    except ValueError:
-        raise WrongConsentFieldError(f"{name} must be one of {', '.join(choices)}") from None
+    choice = choices.get(value) if type(value) is str else None
+    if choice is None:
+        raise WrongConsentFieldError(f"{name} must be one of {', '.join(choices)}")
+    return choice
 
 
 def _member_id(document: Document) -> str:

@@ -17,7 +17,7 @@ last event that was read, for as long as that takes. And a place that the server
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
@@ -32,6 +32,7 @@ from runtime.mongo_error import DEPENDENCY
 from services.consent_consumer.errors import PositionLostError
 from services.consent_consumer.foreign_document import FOREIGN
 from services.consent_consumer.position import StreamLedger
+from services.consent_consumer.record import external_id
 from services.consent_consumer.settings import RetrySettings
 from services.consent_consumer.store import Position
 
@@ -52,13 +53,20 @@ _log = get_logger(__name__)
 Event = Mapping[str, Any]  # BSON of any type
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Change:
-    """One event about one document, under its number in the ledger; `is_whole` is False when it was too large."""
+    """One event about one document, under its number in the ledger; `is_whole` is False when it was too large.
+
+    `key` tells its document from any other: it is the external id.
+    """
 
     number: int
     event: Event
     is_whole: bool = True
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.key = external_id(self.document_id)
 
     @property
     def document_id(self) -> Any:  # noqa: ANN401 - MongoDB takes any type for an id
@@ -176,12 +184,13 @@ class ChangeReader:
             if found is None:
                 continue
             event, is_whole = found
-            position = _behind(event)
+            kind = event["operationType"]
+            position = Position(event["clusterTime"], dict(event["_id"]), kind == _INVALIDATE)
             number = await self._ledger.register(position)
             self._position = position
-            if event["operationType"] in _OF_DOCUMENTS:
+            if kind in _OF_DOCUMENTS:
                 return Change(number, event, is_whole)
-            self._pass_over(event, number)
+            await self._pass_over(kind, number)
 
     def check(self) -> None:
         """Return when the stream is open or about to be, for readiness.
@@ -221,16 +230,13 @@ class ChangeReader:
         else:
             self._failure = None
             self._backoff.reset()
-            return None if event is None else (event, await self._is_whole())
-        return None
-
-    async def _is_whole(self) -> bool:
-        """Say whether the event that was read has its document, and read in batches from now on."""
-        is_whole = self._reading is not _Reading.KEYS
-        if self._reading is not _Reading.BATCHES:
+            if event is None or self._reading is _Reading.BATCHES:
+                return None if event is None else (event, True)
+            is_whole = self._reading is not _Reading.KEYS
             self._reading = _Reading.BATCHES
             await self.aclose()
-        return is_whole
+            return event, is_whole
+        return None
 
     async def _try_next(self) -> Event | None:
         with self._database.call():
@@ -239,9 +245,6 @@ class ChangeReader:
             event = await self._source.try_next()
             if event is None:
                 self._note_quiet(self._source)
-            elif event["operationType"] == _INVALIDATE:
-                await self._source.close()
-                self._source = None
             return event
 
     async def _open_source(self) -> ChangeStream:
@@ -263,9 +266,11 @@ class ChangeReader:
         _log.warning("Change stream interrupted", stream=self.stream, reason=failure.detail, wait_seconds=seconds)
         await asyncio.sleep(seconds)
 
-    def _pass_over(self, event: Event, number: int) -> None:
+    async def _pass_over(self, kind: str, number: int) -> None:
         self._ledger.settle(number)
-        _log.warning("An event about no document was passed over", stream=self.stream, type=event["operationType"])
+        _log.warning("An event about no document was passed over", stream=self.stream, type=kind)
+        if kind == _INVALIDATE:
+            await self.aclose()
 
 
 _STREAMS: Final = {CONSENT_MASTER: consent_master_stream, CONSENT_DETAIL: consent_detail_stream}
@@ -285,7 +290,3 @@ async def _open(
     else:
         options["start_after" if position.is_invalidate else "resume_after"] = position.token
     return await database.watch([{"$project": shown}], collection=collection, **options)
-
-
-def _behind(event: Event) -> Position:
-    return Position(event["clusterTime"], dict(event["_id"]), event["operationType"] == _INVALIDATE)

@@ -20,7 +20,6 @@ from services.consent_consumer.metrics import StreamMetrics
 from services.consent_consumer.outcome import Outcome, Verdict
 from services.consent_consumer.patience import Patience
 from services.consent_consumer.position import StreamLedger
-from services.consent_consumer.record import external_id
 from services.consent_consumer.salesforce import RECORDS_PER_CALL_MAX
 from services.consent_consumer.settings import RetrySettings
 
@@ -123,12 +122,13 @@ class Courier:
 
     def _merged(self, due: Iterable[_Parcel], changes: Iterable[Change]) -> list[_Parcel]:
         """Return one parcel a document: of those that are due, of what was read, and of what waited for it."""
-        parcels = {external_id(parcel.change.document_id): parcel for parcel in due}
+        parcels = {parcel.change.key: parcel for parcel in due}
+        now = datetime.now(UTC)
         for change in changes:
-            key = external_id(change.document_id)
+            key = change.key
             known = parcels.get(key) or self._later.pop(key, None)
             if known is None:
-                parcels[key] = _Parcel(change, [change.number])
+                parcels[key] = _Parcel(change, [change.number], now)
             else:
                 known.change = change
                 known.numbers.append(change.number)
@@ -154,10 +154,9 @@ class Courier:
         if dead:
             await self._patience.ask(ctx, lambda: self._letters.bury(dead))
             self._tell_of(dead)
-        for parcel in settled:
-            for number in parcel.numbers:
-                self._ledger.settle(number)
-        self._metrics.settle(sum(len(parcel.numbers) for parcel in settled), dead=len(dead))
+        numbers = [number for parcel in settled for number in parcel.numbers]
+        self._ledger.settle(*numbers)
+        self._metrics.settle(len(numbers), dead=len(dead))
 
     async def _call(self, changes: Sequence[Change]) -> list[Outcome]:
         self._lease.check()
@@ -171,7 +170,7 @@ class Courier:
     def _put_off(self, parcel: _Parcel) -> None:
         parcel.backoff = parcel.backoff or Backoff(self._retry.first_seconds, self._retry.most_seconds)
         parcel.due_at = asyncio.get_running_loop().time() + parcel.backoff.fail()
-        self._later[external_id(parcel.change.document_id)] = parcel
+        self._later[parcel.change.key] = parcel
 
     def _letter(self, parcel: _Parcel, outcome: Outcome) -> DeadLetter:
         event = parcel.change.event
@@ -216,8 +215,7 @@ class Couriers:
 
     async def send(self, change: Change) -> None:
         """Hand a change to its document's courier, as soon as there is room; a cancel is as in `Channel.send`."""
-        several = len(self._changes)
-        number = hash(external_id(change.document_id)) % several if several > 1 else 0  # for each change that is read
+        number = hash(change.key) % len(self._changes)
         await self._changes[number].send(change)
 
     async def carry(self, ctx: Context) -> None:

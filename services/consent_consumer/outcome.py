@@ -21,6 +21,8 @@ _MISSING_MASTER = ("INVALID_FIELD", "Foreign key external ID:")
 class Verdict(StrEnum):
     """What to do about a record. Of several errors of one record the verdict that stands first here counts."""
 
+    __hash__ = str.__hash__  # an enum's own is Python, and each change is asked for it several times
+
     STORED = "stored"
     """Nothing: it is there."""
     OLDER = "older"

@@ -113,16 +113,17 @@ class StreamLedger:
             self._has_room.clear()
         return self._registered - 1
 
-    def settle(self, number: int) -> None:
-        """Note that an event is done: stored by Salesforce, refused as an older one, or among the dead letters.
+    def settle(self, *numbers: int) -> None:
+        """Note that events are done: stored by Salesforce, refused as older ones, or among the dead letters.
 
         Raises:
-            ValueError: No such event is unsettled: two parts of the program think that it is theirs.
+            ValueError: One of them is not unsettled: two parts of the program think that it is theirs.
         """
-        entry = self._unsettled.pop(number, None)
-        if entry is None:
-            raise ValueError(f"event {number} is not unsettled")
-        entry.is_settled = True
+        for number in numbers:
+            entry = self._unsettled.pop(number, None)
+            if entry is None:
+                raise ValueError(f"event {number} is not unsettled")
+            entry.is_settled = True
         while self._held and self._held[0].is_settled:
             self._passed = self._held.popleft().position
             self._unsaved += 1

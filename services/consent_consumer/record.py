@@ -49,7 +49,7 @@ def external_id(document_id: object) -> str:
         document_id: as PyMongo decodes it.
     """
     if isinstance(document_id, ObjectId):
-        return f"o:{document_id}"
+        return f"o:{document_id.binary.hex()}"
     if type(document_id) is str and _is_kept(document_id):
         return f"s:{document_id}"
     if isinstance(document_id, UUID):

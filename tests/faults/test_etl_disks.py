@@ -1,4 +1,4 @@
-"""The disks of the ETL itself full or failing: of its rejects, its report and its spool."""
+"""The disks of the ETL itself full or failing: of its rejects, its report and its spool; and no descriptor free."""
 
 import signal
 from dataclasses import replace
@@ -9,11 +9,12 @@ import pytest
 from etl.rejects import reject_path
 from tests.support.etl_judge import judge_ended, judge_leftovers, judge_load, judge_loaded
 from tests.support.etl_process import EtlCommand
-from tests.support.etl_scene import some_file
+from tests.support.etl_scene import some_file, terminate
+from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
 from tests.support.service_process import armed
 from tests.support.small_disk import open_small_disk
-from tests.support.system_call import injected
+from tests.support.system_call import injected, no_more_descriptors
 
 FAILED: Final = (1, "Process stopped")
 ROWS_MANY: Final = 8_000
@@ -123,3 +124,17 @@ async def test_reject_file_that_cannot_be_cleaned_stays_as_it_was(etl: EtlComman
         fault_report.judge(judge_ended(ended, FAILED), await judge_load(etl, file), await judge_leftovers(etl))
         disk.free()
         fault_report.judge(await judge_loaded(etl, await etl.load(path), file))
+
+
+@pytest.mark.fault("X2", "no descriptor free for the ETL while all its connections are lost (EMFILE), then again")
+async def test_descriptors_that_are_all_in_use_are_waited_for(etl: EtlCommand, fault_report: FaultReport) -> None:
+    """No connection can be opened in the place of those that were lost; when one can, the load goes on."""
+    path, file = some_file(etl)
+    async with etl.loading(path, "--workers", 2, "--batch-rows", 50) as load:
+        await eventually(etl.ranges, seconds=60)
+        with no_more_descriptors(load.process.pid):
+            await terminate(etl)
+            await load.wait_event("No connection could be opened")
+        ended = await load.end()
+    assert "Too many open files" in ended.log
+    fault_report.judge(await judge_loaded(etl, ended, file))

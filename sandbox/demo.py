@@ -1,4 +1,4 @@
-"""All of it on one machine: servers, services, traffic, in the middle restarts and failures, and an audit at the end.
+"""All of it on one machine: servers, services, traffic, a file that is loaded, restarts and failures, and an audit.
 
     python -m sandbox.demo [--seconds N] [--rate N]
 

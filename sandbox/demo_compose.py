@@ -1,7 +1,7 @@
 """The whole platform in containers: it comes up, has traffic, is disturbed in the middle, is audited, and goes down.
 
 Disturbed by a rolling restart of each service, by Salesforce that fails in three ways, and by MongoDB's one node, which
-steps down by force.
+steps down by force. A file of coupons is loaded meanwhile, its load stopped and gone on with.
 
     python -m sandbox.demo_compose [--seconds N] [--rate N]
 

@@ -230,7 +230,8 @@ class ComposeSystem(Fleet[ContainerInstance]):
         started = (await self.compose(*run, ETL_FILES=str(file.parent))).split()[-1]
         try:
             yield ContainerLoad(f"etl {started[:12]}", started)
-            await docker("cp", f"{started}:{_ETL_DIRECTORY}/rejects", str(rejects.parent))
+            # All that it writes: of a load without a reject there is no directory of that name.
+            await docker("cp", f"{started}:{_ETL_DIRECTORY}/.", str(rejects.parent))
         finally:
             await docker("rm", "--force", started)
 

@@ -66,14 +66,16 @@ class Delivery:
             self._say(f"a file of {self._file.rows} coupons is loaded: some rows are bad, some codes come twice")
             async with self._world.open_load(path, self._rejects, *_SLOWLY) as load:
                 await self._wait_begun(ctx, connection, load)
-                self._expect(load, await load.stop(), STOPPED)
-            self._say(f"its load was stopped by SIGTERM, status {STOPPED}: {await self._progress(connection)}")
-            for what, name in (("the same command went on", path), ("under another name nothing changed", renamed)):
+                status = await load.stop()
+            self._expect(load, status, STOPPED)
+            self._say(f"its load got a SIGTERM and ended with status {status}: {await self._progress(connection)}")
+            for what, name in (("the same command again", path), ("the same file under another name", renamed)):
                 if ctx.is_done or self.differences:
                     return
                 async with self._world.open_load(name, self._rejects) as load:
-                    self._expect(load, await load.wait(), LOADED_WITH_REJECTS)
-                self._say(f"{what}, status {LOADED_WITH_REJECTS}: {await self._progress(connection)}")
+                    status = await load.wait()
+                self._expect(load, status, LOADED_WITH_REJECTS)
+                self._say(f"{what} ended with status {status}: {await self._progress(connection)}")
                 if not self.differences:
                     self._journal.loaded(self._file)
         finally:
@@ -93,13 +95,14 @@ class Delivery:
         return paths
 
     async def _wait_begun(self, ctx: Context, connection: "asyncpg.Connection[asyncpg.Record]", load: Load) -> None:
-        """Wait until a tenth of it is loaded, or until the load or the context ends."""
+        """Wait until a tenth is loaded, after the end of the context until anything is, or until the load ends."""
         async with ErrorGroup() as group:
 
             async def wait_rows() -> None:
                 while True:
                     row = await connection.fetchrow(_PROGRESS, self._content_sha256)
-                    if ctx.is_done or (row is not None and sum(row) >= self._file.rows // 10):
+                    # In its first moment a process has no handler yet, and would be ended by the signal.
+                    if sum(row or ()) >= (1 if ctx.is_done else self._file.rows // 10):
                         break
                     await asyncio.sleep(_POLL_SECONDS)
                 group.cancel()

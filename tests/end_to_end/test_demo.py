@@ -92,9 +92,9 @@ def test_demo_of_some_seconds_disturbs_everything_and_audits_ok(tmp_path: Path) 
         assert f"rolling restart of {service}: {service}-1 ended with status 0, 0 requests failed" in run.output
     assert run.output.count("Salesforce serves again") == len(FAILURES)
     assert "MongoDB is the primary again" in run.output
-    assert "its load was stopped by SIGTERM, status 75" in run.output
-    assert "the same command went on, status 3" in run.output
-    assert "under another name nothing changed, status 3" in run.output
+    assert "its load got a SIGTERM and ended with status 75" in run.output
+    assert "the same command again ended with status 3" in run.output
+    assert "the same file under another name ended with status 3" in run.output
     assert re.search(r"[1-9]\d* coupons from files \(20000 rows, [1-9]\d* rejects\)", last), last
     assert re.search(r"[1-9]\d* writes of consents", last), last
     assert "not Apache Kafka" in run.output

@@ -241,3 +241,33 @@ async def test_file_that_changes_while_it_is_loaded_is_refused(
     fault_report.judge(judge_ended(ended, REFUSED), await judge_load(etl, file), await judge_leftovers(etl))
     path.write_bytes(file.content)
     fault_report.judge(await judge_loaded(etl, await etl.load(path), file))
+
+
+@pytest.mark.parametrize(
+    "workers",
+    [
+        pytest.param(
+            workers,
+            marks=pytest.mark.fault("E8", f"a code of the first half again in the last line, workers: {workers}, fail"),
+        )
+        for workers in (1, 8)
+    ],
+)
+async def test_code_that_comes_twice_fails_the_load_if_told_so(
+    etl: EtlCommand, fault_report: FaultReport, workers: int
+) -> None:
+    """The batch of one of both rows is not loaded, its line is told, and what is loaded is there whole."""
+    rows = list(coupon_rows(3_000, seed=6))
+    rows[-1] = FileRow(rows[700].raw[:16] + rows[-1].raw[16:], rows[700].code)
+    path = etl.write("twice.csv", rows)
+    file = read_model(path.read_bytes())
+    options = ("--duplicates", "fail", "--workers", workers, *SMALL)
+    for _ in range(2):
+        ended = await etl.load(path, *options)
+        assert "its code is there from line 702" in etl.report()["detail"]
+        fault_report.judge(
+            judge_ended(ended, (1, ENDED)),
+            await judge_load(etl, file, rule=Duplicates.FAIL),
+            await judge_leftovers(etl),
+        )
+        assert await etl.rows() <= 2_900

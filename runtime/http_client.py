@@ -2,8 +2,8 @@
 
 Go's `http.Client` sends some requests again by itself when the connection it kept turns out to be gone, follows
 redirects, and reads a body for as long as there is one. Here the first two are for the caller to decide, and an answer
-that is longer than it may be is no answer. It parses with what the HTTP server here parses with, and costs a fraction
-of what a general client does (docs/decisions/smaller-libraries.md).
+that is longer than it may be is no answer. It parses with what the HTTP server here parses with, and costs about a
+tenth of what a general client does (docs/decisions/smaller-libraries.md).
 """
 
 import asyncio
@@ -119,11 +119,10 @@ class HttpClient:
 
     async def _kept(self) -> HttpConnection | None:
         """Return a connection that can be used again, if there is one, and close those above it that cannot."""
+        if self._idle:
+            await asyncio.sleep(0)  # the loop looks at its sockets,
+            await asyncio.sleep(0)  # and has told of what it saw: an end that has come by now
         now = asyncio.get_running_loop().time()
-        for _ in (
-            self._idle[:1] * 2
-        ):  # the loop looks at its sockets in the first, and tells of what it saw by the second
-            await asyncio.sleep(0)
         while self._idle:
             connection = self._idle.pop()
             if connection.is_usable and now < connection.idle_until:

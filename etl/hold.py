@@ -16,6 +16,7 @@ from patterns import Mutex, Ticker
 from runtime.errors import DependencyUnavailable
 from runtime.logs import get_logger
 from runtime.postgres import Connection, PostgresPool
+from runtime.postgres_error import Verdict, judge
 
 _log = get_logger("etl")
 
@@ -27,12 +28,17 @@ _ALONE: Final = "select pg_try_advisory_xact_lock($1)"
 _TOGETHER: Final = "select pg_try_advisory_xact_lock_shared($1)"
 _CLAIM: Final = "select part from unnest($2::int[]) as part where pg_try_advisory_xact_lock($1, part) limit 1"
 
-# No timeout of the server ends a COPY that waits for its client: a process that is frozen in one would keep others
-# waiting for as long as it is.
+# No timeout of the server ends a COPY that waits for its client: a process that is frozen in one would keep whoever
+# needs what it has locked for as long.
 _END_STUCK: Final = """
-select pg_terminate_backend(pid) from pg_stat_activity
-where usename = current_user and datname = current_database() and state = 'active' and wait_event = 'ClientRead'
-    and now() - query_start > make_interval(secs => $1)
+select pg_terminate_backend(stuck.pid) from pg_stat_activity as stuck
+where stuck.usename = current_user and stuck.datname = current_database()
+    and stuck.state = 'active' and stuck.wait_event = 'ClientRead'
+    and now() - stuck.query_start > make_interval(secs => $1)
+    and exists (
+        select from pg_stat_activity as waiting
+        where waiting.wait_event_type = 'Lock' and stuck.pid = any (pg_blocking_pids(waiting.pid))
+    )
 """
 
 
@@ -58,14 +64,14 @@ async def hold_together(
 ) -> AsyncIterator["PartClaims"]:
     """Keep those who want it alone from loading the same content for the length of a block, and claim parts of it.
 
-    A process that lives and does not go on loses the lock and its parts after the lease, and what a statement of it
-    keeps locked when that is overdue: the others see to it.
+    A process that lives and does not go on loses the lock and its parts after the lease, and what a COPY of it keeps
+    locked when that is overdue: the others see to it.
 
     Args:
         pool: One of its connections is taken, and now and then a second one.
         content_sha256: Of the file.
         lease_seconds: For how long the server waits to hear of this process.
-        stuck_seconds: For how long a statement may run of which the server waits for data.
+        stuck_seconds: For how long a statement for which others wait may wait for data of its process.
 
     Raises:
         FileBusyError: Another one has it alone.
@@ -77,8 +83,7 @@ async def hold_together(
         try:
             yield claims
         finally:
-            async with claims.turn:  # not in the middle of a statement
-                keeper.cancel()
+            keeper.cancel()
             await asyncio.wait({keeper})
     finally:
         await _release(pool, connection)
@@ -88,7 +93,6 @@ class PartClaims:
     """The parts of a file that one process has claimed, until `hold_together` is left.
 
     Attributes:
-        turn: whose turn it is to use the connection.
         is_lost: the connection broke, or the lease ran out: others may claim the same parts.
     """
 
@@ -96,12 +100,12 @@ class PartClaims:
         self._connection = connection
         self._key = int.from_bytes(content_sha256[:4], signed=True)
         self._renew = _stay(lease_seconds)
-        self.turn = Mutex()
+        self._turn = Mutex()
         self.is_lost = False
 
     async def claim(self, parts: Sequence[int]) -> int | None:
         """Claim the first of some parts that no other process has; None if there is none, or the claims are lost."""
-        async with self.turn:
+        async with self._turn:
             try:
                 part: int | None = await self._connection.fetchval(_CLAIM, self._key, parts, timeout=_COMMAND_SECONDS)
                 await self._connection.execute(self._renew, timeout=_COMMAND_SECONDS)
@@ -112,13 +116,15 @@ class PartClaims:
 
     async def renew(self) -> None:
         """Begin the lease anew."""
-        async with self.turn:
+        async with self._turn:
             try:
                 await self._connection.execute(self._renew, timeout=_COMMAND_SECONDS)
             except _LOST as error:
                 self._lose(error)
 
     def _lose(self, error: Exception) -> None:
+        if isinstance(error, asyncpg.PostgresError) and judge(error) is Verdict.OTHER:
+            raise error  # a mistake of ours
         if not self.is_lost:
             _log.warning("Claims were lost: others may load the same parts", error=repr(error))
         self.is_lost = True

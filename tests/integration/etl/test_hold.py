@@ -108,32 +108,30 @@ async def test_lease_runs_out_when_its_holder_does_not_go_on(
         assert own.is_lost
 
 
-async def test_copy_whose_process_does_not_go_on_is_ended_by_those_who_share(
-    pool: PostgresPool, postgres: PostgresServer, coupons_database: str
+async def test_copy_whose_process_does_not_go_on_is_ended_by_those_who_share_when_others_wait_for_it(
+    pool: PostgresPool, other_pool: PostgresPool, postgres: PostgresServer, coupons_database: str
 ) -> None:
-    """No timeout of the server does it; whoever shares a file ends the session, and one that goes on is left alone."""
-    settings = role_settings(postgres, coupons_database, "etl")
-    assert settings.password is not None
-    connection = await asyncpg.connect(
-        postgres.url(coupons_database, user="etl", password=settings.password.get_secret_value()), timeout=10
-    )
-    goes_on = asyncio.Event()
+    """No timeout of the server does it; whoever shares a file does, once somebody needs what the COPY has locked."""
+    password = role_settings(postgres, coupons_database, "etl").password
+    assert password is not None
+    url = postgres.url(coupons_database, user="etl", password=password.get_secret_value())
+    frozen = await asyncpg.connect(url, timeout=10)
+    never = asyncio.Event()
 
     async def rows() -> AsyncIterator[bytes]:
         yield b"1\n"
-        await goes_on.wait()
+        await never.wait()
 
     try:
-        await connection.execute("set statement_timeout = 100")
-        await connection.execute("create temporary table numbers (number integer)")
-        copying = asyncio.create_task(connection.copy_to_table("numbers", source=rows()))
-        async with together(pool, lease_seconds=0.3):
-            await asyncio.sleep(1)
-            assert not copying.done()
+        await frozen.execute("set statement_timeout = 100; set idle_in_transaction_session_timeout = 100")
+        await frozen.execute("create temporary table numbers (number integer)")
+        await frozen.execute("begin; select pg_advisory_xact_lock(7)")
+        copying = asyncio.create_task(frozen.copy_to_table("numbers", source=rows()))
         async with together(pool, lease_seconds=0.3, stuck_seconds=0.5):
-            await eventually(connection.is_closed)
-        goes_on.set()
-        with pytest.raises(asyncpg.ConnectionDoesNotExistError):
-            await copying
+            await asyncio.sleep(1.5)
+            assert not frozen.is_closed()
+            await other_pool.execute("select pg_advisory_xact_lock(7)")
+        copying.cancel()
+        await asyncio.wait({copying})
     finally:
-        connection.terminate()
+        frozen.terminate()

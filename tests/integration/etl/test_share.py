@@ -15,6 +15,7 @@ from sandbox.servers import PostgresServer
 from tests.support.etl_judge import judge_leftovers, judge_load
 from tests.support.etl_model import FileModel, read_model
 from tests.support.etl_process import NOTHING, Ended, EtlCommand
+from tests.support.etl_scene import behind_proxy
 from tests.support.etl_share import CLAIMANTS, IMPATIENT, PART_BYTES, Sharer, is_stopped, open_sharer, open_sharers
 from tests.support.eventually import eventually
 from tests.support.service_process import armed
@@ -116,6 +117,27 @@ async def test_what_a_frozen_process_has_in_hand_is_loaded_by_the_others_and_not
     assert [one.status for one in ended] == [3], ended[0].log
     assert await etl.ask("select array_agg(coupons order by code) from coupons") == before
     await assert_loaded(etl, file, sharers)
+
+
+async def test_process_frozen_in_the_middle_of_a_copy_keeps_nobody_waiting(etl: EtlCommand, file: FileModel) -> None:
+    """Neither its lease nor a timeout of the server ends the COPY: the others do, and load what it was about to."""
+    path = write(etl, file)
+    variables = {**IMPATIENT, "SHARE__PART_BYTES": "100000"}
+    async with behind_proxy(etl) as (slow, proxy):
+        proxy.up.slice_bytes, proxy.up.delay_seconds = 1_024, 0.05
+        async with open_sharer(slow, path, "frozen", "--workers", 1, variables=variables) as frozen:
+            await eventually(slow.copies_under_way, seconds=60)
+            frozen.send_signal(signal.SIGSTOP)
+            proxy.up.swallow()
+            async with open_sharer(etl, path, "other", variables=variables) as other:
+                assert await etl.copies_under_way()
+                ended = await ends([other])
+                assert [one.status for one in ended] == [3], ended[0].log
+            proxy.up.restore()
+            frozen.send_signal(signal.SIGCONT)
+            ended = await ends([frozen])
+    assert [one.status for one in ended] == [3], ended[0].log
+    await assert_loaded(etl, file, [other, frozen])
 
 
 async def test_process_that_is_stopped_leaves_the_rest_to_the_others(etl: EtlCommand, file: FileModel) -> None:

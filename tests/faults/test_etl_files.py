@@ -134,7 +134,7 @@ async def test_holder_that_lost_its_lock_doubles_nothing(
         )
         for rule in (Duplicates.FIRST, Duplicates.LAST)
         for workers, runs, times, more in (
-            (8, 1, "", []),
+            (8, 1, "", [] if rule is Duplicates.LAST else [pytest.mark.thorough]),
             (1, RUNS, f", {RUNS} runs", [pytest.mark.thorough]),
             (8, RUNS, f", {RUNS} runs", [pytest.mark.thorough]),
         )
@@ -220,8 +220,10 @@ def replace_it(path: Path) -> None:
     "change",
     [
         pytest.param(overwrite, marks=pytest.mark.fault("E6", "a file's second half overwritten while it is loaded")),
-        pytest.param(cut, marks=pytest.mark.fault("E6", "a file cut off while it is loaded")),
-        pytest.param(grow, marks=pytest.mark.fault("E6", "a file that grows while it is loaded")),
+        pytest.param(cut, marks=[pytest.mark.fault("E6", "a file cut off while it is loaded"), pytest.mark.thorough]),
+        pytest.param(
+            grow, marks=[pytest.mark.fault("E6", "a file that grows while it is loaded"), pytest.mark.thorough]
+        ),
         pytest.param(replace_it, marks=pytest.mark.fault("E6", "a file replaced while it is loaded")),
     ],
 )
@@ -248,9 +250,12 @@ async def test_file_that_changes_while_it_is_loaded_is_refused(
     [
         pytest.param(
             workers,
-            marks=pytest.mark.fault("E8", f"a code of the first half again in the last line, workers: {workers}, fail"),
+            marks=[
+                pytest.mark.fault("E8", f"a code of the first half again in the last line, workers: {workers}, fail"),
+                *more,
+            ],
         )
-        for workers in (1, 8)
+        for workers, more in ((1, [pytest.mark.thorough]), (8, []))
     ],
 )
 async def test_code_that_comes_twice_fails_the_load_if_told_so(

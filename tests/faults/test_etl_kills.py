@@ -138,3 +138,17 @@ async def test_reject_file_cut_in_a_record_is_gone_on_with(etl: EtlCommand, faul
     rejects.write_bytes(rejects.read_bytes()[:-20])
     fault_report.judge(await judge_load(etl, file))
     fault_report.judge(await judge_loaded(etl, await etl.load(path), file))
+
+
+@pytest.mark.thorough
+@pytest.mark.fault("E1", "a kill in mid-file of standard input, which comes again as a file")
+async def test_load_of_standard_input_that_is_killed_leaves_no_spool(
+    etl: EtlCommand, fault_report: FaultReport
+) -> None:
+    """What was kept of it is gone with the process; its content is known, and gone on with under any name."""
+    path, file = some_file(etl, rows=ROWS)
+    killed = await etl.load("-", "--batch-rows", 500, content=file.content, variables=armed("after-copy", 9))
+    assert killed.status == KILLED
+    fault_report.judge(await judge_leftovers(etl), await judge_load(etl, file))
+    assert await etl.ranges()
+    fault_report.judge(await judge_loaded(etl, await etl.load(path), file))

@@ -71,8 +71,8 @@ async def judge_stopped(etl: EtlCommand, ended: Ended, file: FileModel) -> Judge
 @pytest.mark.parametrize(
     "number",
     [
-        pytest.param(number, marks=pytest.mark.fault("E2", f"{number.name} at half of a file, 4 workers"))
-        for number in (signal.SIGTERM, signal.SIGINT)
+        pytest.param(number, marks=[pytest.mark.fault("E2", f"{number.name} at half of a file, 4 workers"), *more])
+        for number, more in ((signal.SIGTERM, []), (signal.SIGINT, [pytest.mark.thorough]))
     ],
 )
 async def test_signal_lets_batches_in_hand_end_and_the_same_command_goes_on(
@@ -115,7 +115,13 @@ async def test_second_signal_stops_now_and_rolls_back_what_was_in_hand(
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param("lock", marks=pytest.mark.fault("E2", "SIGTERM, and a batch waits for a lock beyond the budget")),
+        pytest.param(
+            "lock",
+            marks=[
+                pytest.mark.fault("E2", "SIGTERM, and a batch waits for a lock beyond the budget"),
+                pytest.mark.thorough,
+            ],
+        ),
         pytest.param("hole", marks=pytest.mark.fault("E2", "SIGTERM, and COPY is in a black hole beyond the budget")),
     ],
 )

@@ -24,7 +24,7 @@ HANGS_SECONDS: Final = 30.0
             on_error,
             marks=[
                 pytest.mark.fault("E12", f"a worker of 4 that {what} in mid-file, --on-error {on_error}"),
-                *([] if on_error == "reject" else [pytest.mark.thorough]),
+                *([] if (end, on_error) == ("worker-by-cancel", "reject") else [pytest.mark.thorough]),
             ],
         )
         for end, what in (("worker-by-cancel", "is cancelled"), ("worker-by-exception", "dies of a BaseException"))

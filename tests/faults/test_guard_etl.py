@@ -42,6 +42,7 @@ async def overtake(
     return await judge_load(etl, file, directories=[etl.rejects_directory, other.rejects_directory]), thawed
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("G17", "a process frozen in front of a batch, which another one loads, thawed")
 async def test_batch_that_another_process_loaded_is_found_in_the_ledger(
     etl: EtlCommand, fault_report: FaultReport
@@ -60,6 +61,7 @@ async def test_without_the_claim_a_batch_is_counted_as_if_nothing_of_it_came_in(
     fault_report.notice(judgement, Rule.PROGRESS_SAVED)
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("G20", "without the lock on a file: a second process at once, with the same batches")
 async def test_without_the_lock_the_ledger_alone_keeps_a_content_from_being_loaded_twice(
     etl: EtlCommand, fault_report: FaultReport
@@ -81,6 +83,7 @@ async def ranges_not_apart(etl: EtlCommand) -> AsyncIterator[None]:
         await etl.ask(f"alter table etl_ranges add constraint etl_ranges_apart {definition}")
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("G20", "a process frozen in front of a batch, overtaken by one with other batches, thawed")
 async def test_batch_of_which_another_process_loaded_a_part_is_not_loaded(
     etl: EtlCommand, fault_report: FaultReport
@@ -106,6 +109,7 @@ async def die_after_commits(etl: EtlCommand) -> Judgement:
     return await judge_loaded(etl, await etl.load(path), file)
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("G18", "kill -9 behind the ninth commit")
 async def test_rejects_of_committed_batches_survive_a_death(etl: EtlCommand, fault_report: FaultReport) -> None:
     """They were on disk before their batches counted."""
@@ -131,6 +135,7 @@ async def change_while_loading(etl: EtlCommand) -> Judgement:
     return await judge_load(etl, file)
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("G19", "a file's second half overwritten under a load that has begun")
 async def test_piece_that_changed_is_not_loaded(etl: EtlCommand, fault_report: FaultReport) -> None:
     """Each piece is held against the checksum that the first reading took of it."""

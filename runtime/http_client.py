@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
-from runtime.http_connection import HttpAnswer, HttpConnection, HttpExchangeError
+from runtime.http_connection import HttpAnswer, HttpConnectError, HttpConnection
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -75,8 +75,8 @@ class HttpClient:
             content: The body; none at all is not the same as an empty one.
 
         Raises:
-            HttpExchangeError: No whole answer came. Unless the connection was never made, the request may have been
-                served all the same.
+            HttpConnectError: No connection was made; nothing was sent.
+            HttpExchangeError: No whole answer came; the request may have been served all the same.
             ValueError: The target or a header would break the request's head.
         """
         head = self._head(method, target, headers or {}, content)
@@ -135,9 +135,9 @@ class HttpClient:
             async with asyncio.timeout(self._connect_seconds) as until:
                 return await self._connect_to_any(until.when() or 0.0)
         except TimeoutError:
-            raise HttpExchangeError(f"no connection within {self._connect_seconds:g} s") from None
+            raise HttpConnectError(f"no connection within {self._connect_seconds:g} s") from None
         except OSError as error:
-            raise HttpExchangeError(f"no connection: {type(error).__name__}") from error
+            raise HttpConnectError(f"no connection: {type(error).__name__}") from error
 
     async def _connect_to_any(self, ends_at: float) -> HttpConnection:
         """Try the host's addresses in their order, so that one that swallows everything does not take all the time.

@@ -17,6 +17,10 @@ class HttpExchangeError(ConnectionError):
     """Say why no whole answer came, in words of ours; nothing that the other side sent is in them."""
 
 
+class HttpConnectError(HttpExchangeError):
+    """Say that there was no connection, so that nothing was sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
     """A whole answer.

@@ -1,42 +1,30 @@
-"""A small HTTP/1.1 client for the members: at a fifth of a general client's cost, it hardly disturbs what it watches.
+"""The members' HTTP client: it hardly disturbs what it watches, and hides no loss by sending a request again.
 
 A general client's pool looks at all its connections for each request; with hundreds under way after a stall that costs
 more than the requests, and the traffic never recovers.
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 import httpx
 
-_HEAD_BYTES_MAX = 65_536
-_IDLE_MAX = 1_000
-_BODILESS = frozenset({204, 304})  # whatever length they state (RFC 9112, section 6.3)
+from runtime.http_client import HttpClient as ServerClient
+from runtime.http_connection import HttpConnectError, HttpExchangeError
 
-
-@dataclass(frozen=True, slots=True)
-class _Connection:
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether the other side has neither closed it nor said anything that nobody asked for."""
-        return not (self.reader.at_eof() or self.writer.is_closing())
+_CONNECTIONS_MAX: Final = 10_000
+_CONNECT_SECONDS: Final = 30.0
+_IDLE_SECONDS: Final = 300.0
+_ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class HttpClient:
-    """Send requests on connections that are kept alive, the most recently used one first.
-
-    It reads answers with a length, which is all that the services give. A connection that the other side closed while
-    it was idle is not used; one that breaks after the request was written fails the request, and nothing is sent again.
-    """
+    """Send requests to any server, in the words of httpx, by one client of `runtime.http_client` for each of them."""
 
     def __init__(self) -> None:
-        self._idle: defaultdict[str, list[_Connection]] = defaultdict(list)
+        self._servers: dict[str, ServerClient] = {}
 
     async def request(
         self,
@@ -58,65 +46,31 @@ class HttpClient:
         """
         parts = urlsplit(url)
         target = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
-        lines = [f"{method} {target} HTTP/1.1", f"host: {parts.netloc}"]
-        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
-        if content is not None or method == "POST":
-            lines.append(f"content-length: {len(content or b'')}")
-        async with asyncio.timeout(timeout):
-            connection = await self._connect(parts.netloc, str(parts.hostname), parts.port or 80)
-            try:
-                connection.writer.write("\r\n".join([*lines, "", ""]).encode() + (content or b""))
-                response = await _read(connection.reader)
-            except BaseException as error:
-                connection.writer.transport.abort()
-                if isinstance(error, (OSError, EOFError, ValueError)) and not isinstance(error, TimeoutError):
-                    raise httpx.ReadError(f"{error}") from error
-                raise
-        idle = self._idle[parts.netloc]
-        if response.headers.get("connection", "").lower() == "close" or len(idle) >= _IDLE_MAX:
-            connection.writer.close()
-        else:
-            idle.append(connection)
-        return response
+        if content is None and method == "POST":
+            content = b""
+        server = self._client_of(f"{parts.scheme}://{parts.netloc}")
+        try:
+            async with asyncio.timeout(timeout):
+                answer = await server.send(method, target, headers=headers, content=content)
+        except HttpConnectError as error:
+            raise httpx.ConnectError(str(error)) from error
+        except HttpExchangeError as error:
+            raise httpx.ReadError(str(error)) from error
+        return httpx.Response(answer.status, headers=dict(answer.headers), content=answer.body)
 
     async def aclose(self) -> None:
-        """Close all idle connections."""
-        connections = [connection for idle in self._idle.values() for connection in idle]
-        self._idle.clear()
-        for connection in connections:
-            connection.writer.close()
-        await asyncio.gather(*(connection.writer.wait_closed() for connection in connections), return_exceptions=True)
+        """Close all connections that are not in use."""
+        for server in self._servers.values():
+            await server.aclose()
 
-    async def _connect(self, address: str, host: str, port: int) -> _Connection:
-        idle = self._idle[address]
-        while idle:
-            connection = idle.pop()
-            if connection.is_usable:
-                return connection
-            connection.writer.close()
-        try:
-            return _Connection(*await asyncio.open_connection(host, port, limit=_HEAD_BYTES_MAX))
-        except TimeoutError:
-            raise
-        except OSError as error:
-            raise httpx.ConnectError(f"{error}") from error
-
-
-async def _read(reader: asyncio.StreamReader) -> httpx.Response:
-    """Read one answer.
-
-    Raises:
-        EOFError, ValueError: it is cut off, or no HTTP with a length.
-    """
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.LimitOverrunError as error:
-        raise ValueError(f"the head of the answer is longer than {_HEAD_BYTES_MAX} bytes") from error
-    status_line, *lines = head[:-4].split(b"\r\n")
-    headers = [(name.strip(), value.strip()) for name, _, value in (line.partition(b":") for line in lines)]
-    status = int(status_line.split(b" ", 2)[1])
-    length = next((value for name, value in headers if name.lower() == b"content-length"), None)
-    if length is None and status not in _BODILESS:
-        raise ValueError("the answer has no content-length")
-    body = b"" if status in _BODILESS else await reader.readexactly(int(length or 0))
-    return httpx.Response(status, headers=headers, content=body)
+    def _client_of(self, url: str) -> ServerClient:
+        if url not in self._servers:
+            self._servers[url] = ServerClient(
+                url,
+                tls=None,
+                connections_max=_CONNECTIONS_MAX,
+                connect_seconds=_CONNECT_SECONDS,
+                idle_seconds=_IDLE_SECONDS,
+                answer_bytes_max=_ANSWER_BYTES_MAX,
+            )
+        return self._servers[url]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from runtime.http_client import HttpClient
-from runtime.http_connection import HEAD_BYTES_MAX, HttpConnection, HttpExchangeError
+from runtime.http_connection import HEAD_BYTES_MAX, HttpConnectError, HttpConnection, HttpExchangeError
 from sandbox.servers.address import LOOPBACK, free_port
 from tests.support.eventually import eventually
 from tests.support.raw_server import BODY_MAX, OK, client_of, serve
@@ -239,7 +239,7 @@ async def test_a_cancel_closes_the_connection_and_nobody_gets_the_late_answer() 
 async def test_a_refused_connection_is_told() -> None:
     """The reason has the system's name for it."""
     async with client_of(f"http://{LOOPBACK}:{free_port()}") as client:
-        with pytest.raises(HttpExchangeError, match="no connection: ConnectionRefusedError"):
+        with pytest.raises(HttpConnectError, match="no connection: ConnectionRefusedError"):
             await client.send("GET", "/")
 
 
@@ -263,7 +263,7 @@ async def swallowing(port: int = 0) -> AsyncIterator[tuple[str, int]]:
 async def test_a_connection_that_is_neither_taken_nor_refused_has_a_deadline() -> None:
     """It is told how long was waited."""
     async with swallowing() as (address, port), client_of(f"http://{address}:{port}", connect_seconds=0.2) as client:
-        with pytest.raises(HttpExchangeError, match=r"no connection: TimeoutError|no connection within 0\.2 s"):
+        with pytest.raises(HttpConnectError, match=r"no connection: TimeoutError|no connection within 0\.2 s"):
             await client.send("GET", "/")
 
 

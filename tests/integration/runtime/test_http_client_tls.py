@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from runtime.http_connection import HttpExchangeError
+from runtime.http_connection import HttpConnectError
 from tests.support.raw_server import OK, serve
 
 
@@ -48,6 +48,6 @@ async def test_a_server_must_be_known_and_be_the_one_that_was_meant(tmp_path: Pa
                 assert (await client.send("GET", "/")).body == b"hi"
             assert server.connections == 1
         else:
-            with pytest.raises(HttpExchangeError, match="no connection: SSLCertVerificationError"):
+            with pytest.raises(HttpConnectError, match="no connection: SSLCertVerificationError"):
                 await client.send("GET", "/")
             assert not server.requests

@@ -26,11 +26,11 @@ IMPATIENT: Final[Mapping[str, str]] = {
 
 _DEADLINE_SECONDS: Final = 90.0
 CLAIMANTS: Final = """
-select count(distinct pid) from pg_locks
+select coalesce(array_agg(distinct pid), '{}') from pg_locks
 where locktype = 'advisory' and objsubid = 2 and granted
     and database = (select oid from pg_database where datname = current_database())
 """
-"""How many processes have a part in hand."""
+"""Which sessions have a part in hand."""
 
 
 class Sharer(Load):
@@ -79,10 +79,12 @@ async def open_sharers(
                 for n, own in enumerate(variables)
             ]
 
+            seen: set[int] = set()  # one that is frozen at once may lose its part before another has one
+
             async def have_parts() -> bool:
                 assert all(one.process.returncode is None for one in sharers)
-                found: int = await connection.fetchval(CLAIMANTS)
-                return found == len(sharers)
+                seen.update(await connection.fetchval(CLAIMANTS))
+                return len(seen) >= len(sharers)
 
             await eventually(have_parts, seconds=_DEADLINE_SECONDS, pause_seconds=0.05)
             for sharer, number in zip(sharers, signals, strict=False):

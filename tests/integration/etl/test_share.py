@@ -158,7 +158,7 @@ async def test_process_that_waits_for_others_is_stopped_by_a_signal(etl: EtlComm
     async with open_sharers(etl, path, "--workers", 1, *SMALL, variables=variables) as sharers:
 
         async def waits() -> bool:
-            claimants = await etl.ask(CLAIMANTS)
+            claimants = await etl.ask(f"select cardinality(({CLAIMANTS}))")
             return claimants == 1 and await etl.ask("select count(*) from etl_ranges") != 0
 
         await eventually(waits, seconds=60)

@@ -24,7 +24,7 @@ from patterns import Context, receive, select
 from runtime.logs import get_logger
 
 PARTS_MAX: Final = 1_000
-"""Each part in hand is a lock in the server's memory, of which there are about ten thousand in all."""
+"""Each part in hand is a lock in the server's memory, which has room for 64 a connection, by default 6,400 in all."""
 
 _STEP_BYTES: Final = 1024 * 1024
 
@@ -51,6 +51,7 @@ class Share:
         self._file = file
         self._rows = rows
         self._settings = settings
+        self._retry = settings.retry
         self._max_rejects = options.max_rejects
         self._parts: list[Gap] = []
 
@@ -70,15 +71,17 @@ class Share:
         if gaps:
             part_bytes = max(self._settings.share.part_bytes, -(-self._rows.byte_end // PARTS_MAX))
             self._parts = await find_parts(ctx, self._feeder, self._rows, part_bytes)
+        is_told = False
         while gaps and not ctx.is_done:
             await self._load_free_parts(ctx, processor, gaps)
             await self._check_rejects(ctx)
-            gaps = gaps_of(
-                self._rows, await keep_trying(ctx, self._settings.retry, self._store.done, self._file.file_id)
-            )
+            gaps = gaps_of(self._rows, await keep_trying(ctx, self._retry, self._store.done, self._file.file_id))
             if not gaps or processor.failures:
                 return  # not to wait for whoever waits for the batch that failed here
-            _log.debug("Others have the rest in hand", bytes_left=sum(gap.byte_end - gap.byte_start for gap in gaps))
+            if not is_told:
+                bytes_left = sum(gap.byte_end - gap.byte_start for gap in gaps)
+                _log.info("Waiting for other processes", bytes_left=bytes_left)
+                is_told = True
             await select(receive(ctx.done), timeout_seconds=self._settings.share.look_seconds)
 
     async def _load_free_parts(self, ctx: Context, processor: Processor, gaps: Sequence[Gap]) -> None:
@@ -93,7 +96,7 @@ class Share:
                 )
                 return await stack.enter_async_context(holding)
 
-            claims = await keep_trying(ctx, self._settings.retry, hold)
+            claims = await keep_trying(ctx, self._retry, hold)
             await processor.process(ctx, self._blocks(ctx, claims, parts_with(self._parts, gaps)))
 
     async def _blocks(self, ctx: Context, claims: PartClaims, waiting: list[int]) -> AsyncIterator[Block]:
@@ -102,7 +105,7 @@ class Share:
             waiting.remove(number)
             part = self._parts[number]
             await self._check_rejects(ctx)
-            done = await keep_trying(ctx, self._settings.retry, self._store.done_within, self._file.file_id, part)
+            done = await keep_trying(ctx, self._retry, self._store.done_within, self._file.file_id, part)
             async for block in self._feeder.blocks(gaps_of(part, done)):
                 yield block
 
@@ -110,7 +113,7 @@ class Share:
         most = self._max_rejects
         if most is None:
             return
-        if await keep_trying(ctx, self._settings.retry, self._store.rejected, self._file.file_id) > most:
+        if await keep_trying(ctx, self._retry, self._store.rejected, self._file.file_id) > most:
             raise TooManyRejectsError(most)
 
 

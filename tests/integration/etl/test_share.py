@@ -165,6 +165,7 @@ async def test_process_that_waits_for_others_is_stopped_by_a_signal(etl: EtlComm
         sharers[1].send_signal(signal.SIGTERM)
         ended = await ends(sharers[1:])
         assert [one.status for one in ended] == [75], ended
+        assert "Waiting for other processes" in ended[0].log
         sharers[0].send_signal(signal.SIGCONT)
         ended = await ends(sharers[:1])
     assert [one.status for one in ended] == [3], ended

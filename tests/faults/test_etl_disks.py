@@ -106,6 +106,7 @@ async def test_full_disk_of_the_spool_ends_the_load_before_it_begins(
     fault_report.judge(await judge_loaded(etl, await etl.load("-", content=content), file))
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("E5", "no room to clean the reject file of a load that was killed")
 async def test_reject_file_that_cannot_be_cleaned_stays_as_it_was(etl: EtlCommand, fault_report: FaultReport) -> None:
     """The load fails before it begins, and takes no room; what counts is in the file then and in the end."""
@@ -126,6 +127,7 @@ async def test_reject_file_that_cannot_be_cleaned_stays_as_it_was(etl: EtlComman
         fault_report.judge(await judge_loaded(etl, await etl.load(path), file))
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("X2", "no descriptor free for the ETL while all its connections are lost (EMFILE), then again")
 async def test_descriptors_that_are_all_in_use_are_waited_for(etl: EtlCommand, fault_report: FaultReport) -> None:
     """No connection can be opened in the place of those that were lost; when one can, the load goes on."""

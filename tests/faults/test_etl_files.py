@@ -92,7 +92,7 @@ async def test_content_that_another_process_loads_is_refused_and_left_to_it(
         )
         for place, batch_rows, batches, more in (
             ("one directory", 70, "other batches", []),
-            ("two machines", 70, "other batches", []),
+            ("two machines", 70, "other batches", [pytest.mark.thorough]),
             ("two machines", 100, "same batches", [pytest.mark.thorough]),
         )
     ],
@@ -255,7 +255,7 @@ async def test_file_that_changes_while_it_is_loaded_is_refused(
                 *more,
             ],
         )
-        for workers, more in ((1, [pytest.mark.thorough]), (8, []))
+        for workers, more in ((1, []), (8, [pytest.mark.thorough]))
     ],
 )
 async def test_code_that_comes_twice_fails_the_load_if_told_so(

@@ -110,7 +110,13 @@ async def test_load_killed_in_mid_copy_leaves_nothing_of_its_batches(
     "call",
     [
         pytest.param("rename", marks=pytest.mark.fault("E1", "a kill before the cleaned reject file takes its place")),
-        pytest.param("fsync", marks=pytest.mark.fault("E1", "a kill before the cleaned reject file is on disk")),
+        pytest.param(
+            "fsync",
+            marks=[
+                pytest.mark.fault("E1", "a kill before the cleaned reject file is on disk"),
+                pytest.mark.thorough,
+            ],
+        ),
     ],
 )
 async def test_load_killed_while_it_cleans_the_reject_file_keeps_the_rejects_that_count(

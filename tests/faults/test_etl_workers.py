@@ -44,6 +44,7 @@ async def test_worker_that_ends_ends_the_load_and_its_batch_is_loaded_by_the_nex
     fault_report.judge(await judge_loaded(etl, await etl.load(path), file))
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("E12", "one thread for all that blocks, 8 workers")
 async def test_one_thread_for_all_workers_is_enough(etl: EtlCommand, fault_report: FaultReport) -> None:
     """Nothing that holds a thread waits for something that needs another one."""

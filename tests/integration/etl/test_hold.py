@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 import asyncpg
 import pytest
 
+from etl import hold
 from etl.errors import FileBusyError
 from etl.hold import PartClaims, hold_alone, hold_together
 from runtime.postgres import PostgresPool
@@ -72,6 +73,16 @@ async def test_parts_of_a_broken_connection_are_free_at_once(
             assert await others.claim([1]) == 1
         assert await own.claim([2]) is None
         assert own.is_lost
+
+
+async def test_claim_that_the_server_does_not_understand_is_a_mistake_and_no_loss(
+    pool: PostgresPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would be so for ever is raised: a process that took it for a loss would claim in vain without end."""
+    monkeypatch.setattr(hold, "_CLAIM", "select no_such_function($1::int, $2::int[])")
+    with pytest.raises(asyncpg.UndefinedFunctionError):
+        async with together(pool) as own:
+            await own.claim([1])
 
 
 async def test_lease_lasts_as_long_as_its_holder_goes_on(

@@ -74,7 +74,11 @@ async def ends(sharers: list[Sharer]) -> list[Ended]:
 
 @pytest.mark.parametrize(
     ("name", "rule"),
-    [("coupons.csv", Duplicates.FIRST), ("coupons.csv", Duplicates.LAST), ("coupons.csv.gz", Duplicates.FIRST)],
+    [
+        ("coupons.csv", Duplicates.FIRST),
+        ("coupons.csv", Duplicates.LAST),
+        pytest.param("coupons.csv.gz", Duplicates.FIRST, marks=pytest.mark.thorough),
+    ],
 )
 async def test_three_processes_load_one_file_each_some_of_it(
     etl: EtlCommand, file: FileModel, name: str, rule: Duplicates
@@ -101,7 +105,14 @@ async def test_what_a_dead_process_had_in_hand_is_loaded_by_the_others(etl: EtlC
     await assert_loaded(etl, file, sharers[1:])
 
 
-@pytest.mark.parametrize("point", ["before-load", "after-copy", "after-commit"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("before-load", marks=pytest.mark.thorough),
+        "after-copy",
+        pytest.param("after-commit", marks=pytest.mark.thorough),
+    ],
+)
 async def test_what_a_frozen_process_has_in_hand_is_loaded_by_the_others_and_not_again_by_itself(
     etl: EtlCommand, file: FileModel, point: str
 ) -> None:

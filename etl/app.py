@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from etl.file_load import FileLoad
 from etl.metrics import LoadMetrics
-from etl.report import FileReport, Outcome, write_report
+from etl.report import EXIT_STATUS, FileReport, Outcome, worst, write_report
 from etl.settings import EtlSettings, LoadOptions
 from etl.store import EtlStore
 from patterns import Channel, Context, ErrorGroup, receive, select
@@ -17,7 +17,7 @@ from runtime.crash_point import CrashPoints
 from runtime.logs import get_logger
 from runtime.metrics import registry
 from runtime.postgres import PostgresPool, expose_pool, open_pool
-from runtime.process import Process
+from runtime.process import EXIT_OK, Process
 
 CRASH_POINTS: Final = ("after-rejects", "before-load", "after-copy", "after-commit", "before-finish")
 
@@ -25,12 +25,7 @@ _log = get_logger("etl")
 
 
 class Application:
-    """One load, from its first wait to its report.
-
-    Attributes:
-        reports: what became of each file so far.
-        is_ended: all files were looked at, and the report is written; otherwise a signal came first.
-    """
+    """One load, from its first wait to its report."""
 
     def __init__(self, settings: EtlSettings, options: LoadOptions) -> None:
         # One connection holds the file's lock; the others are the workers'.
@@ -39,8 +34,6 @@ class Application:
         self._options = options
         self._points = CrashPoints(settings.crash, CRASH_POINTS)
         self._metrics = LoadMetrics()
-        self.reports: list[FileReport] = []
-        self.is_ended = False
 
     async def run(self, process: Process) -> None:
         """Load the files until they end or a signal comes; then what is in hand is finished, and the report written.
@@ -67,7 +60,7 @@ class Application:
 
             async def load(stopping: Context) -> None:
                 try:
-                    await self._load_files(stopping, pool)
+                    process.exit_status = await self._load_files(stopping, pool)
                 finally:
                     ended.close()
 
@@ -85,14 +78,16 @@ class Application:
             raise_reported(load_errors)
             _log.info("Application shutdown completed")
 
-    async def _load_files(self, stopping: Context, pool: PostgresPool | None) -> None:
-        """Load one file after the other; one that cannot be loaded does not end the others."""
+    async def _load_files(self, stopping: Context, pool: PostgresPool | None) -> int:
+        """Load one file after the other, whatever becomes of each, and return the exit status."""
         store = None if pool is None else EtlStore(pool, reach=self._points.reach)
         file_load = FileLoad(store, self._settings, self._options, self._metrics, self._points.reach)
-        for name in self._options.files:
-            self.reports.append(FileReport(name, Outcome.STOPPED))
+        reports = [FileReport(name, Outcome.STOPPED) for name in self._options.files]
+        for report in reports:
             if not stopping.is_done:
-                await file_load.run(stopping, self.reports[-1])
+                await file_load.run(stopping, report)
         if self._options.report is not None:
-            await asyncio.to_thread(write_report, self._options.report, self.reports)
-        self.is_ended = True
+            await asyncio.to_thread(write_report, self._options.report, reports)
+        outcome = worst([each.outcome for each in reports])
+        is_accepted = self._options.accepts_rejects and outcome is Outcome.LOADED_WITH_REJECTS
+        return EXIT_OK if is_accepted else EXIT_STATUS[outcome]

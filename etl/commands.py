@@ -14,7 +14,7 @@ from etl.errors import FileRefusedError
 from etl.feeder import Feeder
 from etl.file_load import open_file
 from etl.rejects import read_all_rejects
-from etl.report import EXIT_STATUS, Outcome, worst
+from etl.report import EXIT_STATUS, Outcome
 from etl.settings import Duplicates, EtlSettings, LoadOptions, OnError, Progress
 from etl.source import STANDARD_INPUT
 from etl.store import EtlStore
@@ -101,25 +101,13 @@ def load(  # noqa: PLR0913, PLR0917 - one parameter an option
         max_rejects=max_rejects,
         duplicates=duplicates,
         is_shared=share,
+        accepts_rejects=accept_rejects,
         is_dry_run=dry_run,
         progress=progress,
         report=report,
         rejects_directory=rejects_directory,
     )
-    applications: list[Application] = []
-
-    def build(settings: EtlSettings) -> Application:
-        applications.append(Application(settings, options))
-        return applications[-1]
-
-    ended_with = run(EtlSettings, build)
-    if ended_with != EXIT_OK:
-        raise typer.Exit(ended_with)
-    if not applications or not applications[0].is_ended:
-        raise typer.Exit(EXIT_STATUS[Outcome.STOPPED])
-    outcome = worst([each.outcome for each in applications[0].reports])
-    is_accepted = accept_rejects and outcome is Outcome.LOADED_WITH_REJECTS
-    raise typer.Exit(EXIT_OK if is_accepted else EXIT_STATUS[outcome])
+    raise typer.Exit(run(EtlSettings, lambda settings: Application(settings, options)))
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Final
 import orjson
 
 from etl.disk import replace_file
+from etl.settings import EtlSettings
 
 
 class Outcome(StrEnum):
@@ -26,9 +27,9 @@ EXIT_STATUS: Final = {
     Outcome.FAILED: 1,
     Outcome.LOADED_WITH_REJECTS: 3,
     Outcome.REFUSED: 4,
-    Outcome.STOPPED: 75,
+    Outcome.STOPPED: EtlSettings.stopped_status,
 }
-"""75 is `EX_TEMPFAIL` of sysexits.h: the same command again goes on. 2 is a wrong command line, 78 are bad settings."""
+"""Of `load`; 2 is a wrong command line, 78 are bad settings."""
 
 _GRAVITY: Final = (
     Outcome.LOADED,

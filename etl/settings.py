@@ -86,6 +86,7 @@ class EtlSettings(ProcessSettings):
     model_config = SettingsConfigDict(env_prefix="ETL_", env_nested_delimiter="__")
 
     service: ClassVar[str] = "etl"
+    stopped_status: ClassVar[int] = 75  # EX_TEMPFAIL of sysexits.h: the same command again goes on
 
     admin: AdminSettings = AdminSettings(port=0)
     postgres: EtlPostgresSettings = EtlPostgresSettings()
@@ -110,6 +111,7 @@ class LoadOptions:
         max_rejects: the load fails at the first row beyond that many of a file; None for no limit.
         duplicates: which of two rows with one code stays.
         is_shared: other processes load the same files at the same time.
+        accepts_rejects: bad rows are no reason for another exit status than 0.
         is_dry_run: read and check all, and load nothing; no database is needed.
         progress: how progress is shown.
         report: where the report is written, or None.
@@ -124,6 +126,7 @@ class LoadOptions:
     max_rejects: int | None = None
     duplicates: Duplicates = Duplicates.FIRST
     is_shared: bool = False
+    accepts_rejects: bool = False
     is_dry_run: bool = False
     progress: Progress = Progress.BAR
     report: Path | None = None

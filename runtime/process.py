@@ -1,7 +1,8 @@
 """Run a process from its settings to its exit status: the one place that starts an event loop.
 
-Statuses: 0 after an orderly stop, also one that came while the process was still starting; 1 when the application
-failed or the stop had to be forced; 78 (``EX_CONFIG`` of sysexits.h) for bad settings. Go's ``main`` does this by hand
+Statuses: 0 after an orderly stop, also one that came while the process was still starting, unless its settings name
+another one; 1 when the application failed or the stop had to be forced; 78 (``EX_CONFIG`` of sysexits.h) for bad
+settings; a job that comes to its end may set its own. Go's ``main`` does this by hand
 in every program, and its ``log.Fatal`` skips deferred calls; here everything is closed first, unless force is needed.
 """
 
@@ -48,10 +49,11 @@ class Process:
     Attributes:
         ctx: ends when the stop is forced: by a second signal, or at the end of ``grace_seconds``.
         startup: ends at the first signal or after ``startup_seconds``; dependencies are awaited under it. A
-            ``ContextCancelled`` that leaves ``Application.run`` because of that signal is an orderly end, status 0.
+            ``ContextCancelled`` that leaves ``Application.run`` because of that signal is an orderly end.
         shutdown: receives the first signal: ``select(receive(server_errors), receive(process.shutdown))``.
         stop: runs the phases of the stop under what is left of ``grace_seconds``: ``await process.stop.run(...)``.
         health: what the admin port answers; ``set_ready`` when work has begun, ``set_draining`` when the stop has.
+        exit_status: of an orderly end; a job sets it when its work is done.
     """
 
     def __init__(self, settings: ProcessSettings) -> None:
@@ -61,6 +63,7 @@ class Process:
         self.startup: Context = self.stop.ctx.with_timeout(settings.startup_seconds)
         self.shutdown: Channel[Signals] = self.stop.signals
         self.health = Health()
+        self.exit_status = settings.stopped_status
 
     def notify(self, number: Signals) -> None:
         """Act on a signal that asks for a stop; on the loop."""
@@ -116,7 +119,7 @@ def run(settings_type: type[SettingsT], application_type: ApplicationType[Settin
     """Run an application to its end and return the process's exit status; main thread only, once a process.
 
     In this order: settings, logs, event loop (uvloop where there is one), signals, the admin port, the application, and
-    all of it back. A signal before or while the application starts ends it with status 0; the second signal, or the end
+    all of it back. A signal before or while the application starts is an orderly end; the second signal, or the end
     of ``grace_seconds``, cancels the application, and what then still does not end is left behind by force.
     """
     inbox = hold_signals()
@@ -194,7 +197,7 @@ async def _run_application(process: Process, build: Callable[[], Application]) -
     await asyncio.sleep(0)  # a signal from before the loop is delivered first
     if process.is_stopping():
         log.info("Stopped before the start")
-        return EXIT_OK
+        return process.exit_status
     task = asyncio.create_task(_start(process, build), name="application")
     await _wait_ended_or_forced(task, process.ctx)
     if process.ctx.is_done:
@@ -205,10 +208,10 @@ async def _run_application(process: Process, build: Callable[[], Application]) -
         return EXIT_FAILED
     error = asyncio.CancelledError("the application was cancelled") if task.cancelled() else task.exception()
     if error is None:
-        return EXIT_FAILED if process.has_failed_phase() else EXIT_OK
+        return EXIT_FAILED if process.has_failed_phase() else process.exit_status
     if isinstance(error, ContextCancelled) and process.is_stopping():
         log.info("Stopped while starting")
-        return EXIT_OK
+        return process.exit_status
     log.error("Application failed", exc_info=error)
     return EXIT_FAILED
 

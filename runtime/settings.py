@@ -359,9 +359,15 @@ class EnvironmentSettings(BaseSettings):
 
 
 class ProcessSettings(EnvironmentSettings):
-    """Hold what every process needs; a process's own class adds its sections, its prefix and its service name."""
+    """Hold what every process needs; a process's own class adds its sections, its prefix and its service name.
+
+    Attributes:
+        service: the process's name.
+        stopped_status: the exit status after an orderly stop; of a job that had more to do, perhaps another than 0.
+    """
 
     service: ClassVar[str] = "process"
+    stopped_status: ClassVar[int] = 0
 
     instance: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}", min_length=1, max_length=100)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import asyncpg
+import orjson
 import pytest
 
 from etl.rejects import read_rejects
@@ -112,6 +113,7 @@ async def test_signal_ends_a_load_between_batches_and_the_same_command_goes_on(
         process.send_signal(signal.SIGTERM)
         _, log = await process.communicate()
     assert process.returncode == 75, log.decode()
+    assert orjson.loads(log.splitlines()[-1])["status"] == 75
     report = etl.report()
     assert report["outcome"] == "stopped"
     assert 0 < report["rows"] < ROWS

@@ -23,13 +23,19 @@ def write_whole(file: RawFile, data: bytes) -> None:
         left = left[file.write(left) :]
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, *, own_name: str = "") -> None:
     """Put a file in the place of another, on disk: whoever reads it sees all of it, or what was there before.
+
+    Args:
+        path: of both.
+        content: of the new one.
+        own_name: part of the name that the new file has until then. Without one, no two processes may write the path
+            at once; with one, a death in the middle leaves that file behind.
 
     Raises:
         OSError: It cannot be written, and names the path; what was there before still is.
     """
-    new = path.with_name(path.name + ".new")
+    new = path.with_name(f"{path.name}{own_name}.new")
     try:
         with new.open("wb", buffering=0) as file:
             write_whole(file, content)

@@ -1,5 +1,6 @@
 """What a load did, for whoever started it: an exit status and a file that a program can read."""
 
+import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -91,7 +92,8 @@ def write_report(path: Path, reports: list[FileReport]) -> None:
         "outcome": worst([report.outcome for report in reports]),
         "files": [{"rows": report.rows} | {name: getattr(report, name) for name in _FIELDS} for report in reports],
     }
-    replace_file(path, orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    written = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    replace_file(path, written, own_name=f".{uuid.uuid4().hex}")  # several processes may be given one path
 
 
 _FIELDS: Final = tuple(name for name in FileReport.__dataclass_fields__)

@@ -14,7 +14,7 @@ import pytest
 
 from etl.settings import Duplicates
 from sandbox.coupon_file import HEADER, FileRow, coupon_rows
-from tests.support.etl_judge import judge_ended, judge_leftovers, judge_load, judge_loaded
+from tests.support.etl_judge import deadlocks, judge_deadlocks, judge_ended, judge_leftovers, judge_load, judge_loaded
 from tests.support.etl_model import read_model
 from tests.support.etl_process import Ended, EtlCommand
 from tests.support.etl_scene import behind_proxy, contradicting, empty, overwrite, some_file, terminate
@@ -30,6 +30,11 @@ BUSY: Final = "another process loads a file of this content now"
 INSTANTS: Final = 20
 RUNS: Final = 10
 SMALL: Final = ("--batch-rows", 100)
+
+
+def pair_of(etl: EtlCommand) -> tuple[EtlCommand, EtlCommand]:
+    """Return the command line twice, to be run at once."""
+    return etl, replace(etl, report_name="second.json")
 
 
 def judge_either(ended: Sequence[Ended], allowed: set[int]) -> Judgement:
@@ -48,7 +53,7 @@ async def test_two_processes_in_the_same_instant_load_a_content_once(
     busy = 0
     for seed in range(INSTANTS):
         path, file = some_file(etl, rows=1_000, seed=seed)
-        ended = await asyncio.gather(etl.load(path, *SMALL), etl.load(path, *SMALL))
+        ended = await asyncio.gather(*(one.load(path, *SMALL) for one in pair_of(etl)))
         fault_report.judge(judge_either(ended, {3, 4}), await judge_load(etl, file), await judge_leftovers(etl))
         assert await etl.rows() == file.rows
         busy += any(one.status == 4 for one in ended)
@@ -176,8 +181,9 @@ async def test_of_rows_that_contradict_one_another_the_rule_says_which_stays(
 async def test_files_with_the_same_codes_in_opposite_orders_do_not_end_one_another(
     etl: EtlCommand, fault_report: FaultReport, rule: Duplicates, rounds: int
 ) -> None:
-    """Each code has a row by the rule, every batch of both is loaded, and no deadlock comes out of it."""
+    """Each code has a row by the rule, every batch of both is loaded, and none waits for another in a circle."""
     random = seeded("order")
+    before = await deadlocks(etl)
     for _ in range(rounds):
         there = list(coupon_rows(3_000, seed=random.randrange(10**6)))
         others = list(coupon_rows(3_000, seed=random.randrange(10**6)))
@@ -186,7 +192,10 @@ async def test_files_with_the_same_codes_in_opposite_orders_do_not_end_one_anoth
         ]
         paths = [etl.write("there.csv", there), etl.write("back.csv", back)]
         ended = await asyncio.gather(
-            *(etl.load(path, "--workers", 8, "--batch-rows", 300, "--duplicates", rule) for path in paths)
+            *(
+                one.load(path, "--workers", 8, "--batch-rows", 300, "--duplicates", rule)
+                for one, path in zip(pair_of(etl), paths, strict=True)
+            )
         )
         files = [read_model(path.read_bytes()) for path in paths]
         fault_report.judge(
@@ -196,6 +205,7 @@ async def test_files_with_the_same_codes_in_opposite_orders_do_not_end_one_anoth
         )
         assert await etl.rows() == 6_000
         await empty(etl)
+    fault_report.judge(judge_deadlocks(await deadlocks(etl) - before))
 
 
 def cut(path: Path) -> None:

@@ -71,6 +71,7 @@ class EtlCommand:
         settings: variables of every command, without their prefix.
         without: the guard that is taken out.
         under: what the command runs under, such as strace.
+        report_name: of the report's file, of which two processes at once would keep one.
     """
 
     postgres: PostgresServer
@@ -79,6 +80,7 @@ class EtlCommand:
     settings: Mapping[str, str] = field(default_factory=dict)
     without: str | None = None
     under: tuple[str, ...] = ()
+    report_name: str = "report.json"
 
     @property
     def rejects_directory(self) -> Path:
@@ -88,7 +90,7 @@ class EtlCommand:
     @property
     def report_path(self) -> Path:
         """Where each load writes its report."""
-        return self.directory / "report.json"
+        return self.directory / self.report_name
 
     def report(self) -> dict[str, Any]:
         """Return the report of the last load's first file."""

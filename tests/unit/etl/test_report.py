@@ -1,6 +1,7 @@
 """The report of a load: the gravest outcome decides the exit status, and the file is there whole."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
 from pathlib import Path
 
@@ -38,3 +39,13 @@ def test_report_holds_what_became_of_each_file(tmp_path: Path) -> None:
     assert found["files"][0]["reasons"] == {"fields: 6 instead of 7": 1}
     assert found["files"][1]["detail"] == "there is no header"
     assert [each.name for each in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_two_processes_that_write_one_path_at_once_both_write_it(tmp_path: Path) -> None:
+    """Neither takes the other's file away before it is in its place; the last one's report stays, whole."""
+    reports = [FileReport("a.csv", Outcome.LOADED)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(lambda _: write_report(tmp_path / "report.json", reports), range(200)):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    assert orjson.loads((tmp_path / "report.json").read_bytes())["outcome"] == "loaded"

@@ -86,7 +86,9 @@ async def test_without_saves_no_more_is_carried_than_may_be_told_again(
                 await members.act_times(WRITES)
                 await consumer.wait_readiness(503)
                 read = await _read_until_it_pauses(consumer)
-                assert all(BOUND <= read[stream] - before[stream] <= 2 * BOUND for stream in OBJECTS), (before, read)
+                # The bound counts from the place that was saved last, which may lie some changes behind `before`.
+                assert all(read[stream] >= BOUND for stream in OBJECTS), (before, read)
+                assert all(0 < read[stream] - before[stream] <= 2 * BOUND for stream in OBJECTS), (before, read)
                 if is_killed:
                     await consumer.process.kill()
                 assert await positions.find().to_list(None) == kept

@@ -1,6 +1,7 @@
 """The coupons database for the tests of the ETL, emptied before each test, and pools under its role."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from runtime.postgres import PostgresPool, open_pool
 from sandbox.servers import PostgresServer
 from tests.support.databases import open_emptied, role_settings
+from tests.support.etl_process import EtlCommand
 
 
 @pytest.fixture
@@ -29,3 +31,14 @@ async def other_pool(postgres: PostgresServer, coupons_database: str) -> AsyncIt
     """Another process's pool."""
     async with open_pool(role_settings(postgres, coupons_database, "etl")) as opened:
         yield opened
+
+
+@pytest.fixture
+def etl(
+    postgres: PostgresServer,
+    coupons_database: str,
+    administrator: asyncpg.Connection,  # noqa: ARG001 - empties the tables
+    tmp_path: Path,
+) -> EtlCommand:
+    """The command line, on empty tables."""
+    return EtlCommand(postgres, coupons_database, tmp_path)

@@ -6,13 +6,11 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
-import asyncpg
 import orjson
 import pytest
 
 from etl.rejects import read_rejects
 from sandbox.coupon_file import HEADER, FileRow, coupon_rows
-from sandbox.servers import PostgresServer
 from tests.support.etl_process import EtlCommand, bad_lines, first_lines, last_lines
 from tests.support.eventually import eventually
 from tests.support.service_process import armed
@@ -30,17 +28,6 @@ POINTS = [
     ("after-commit", 5),
     ("before-finish", 1),
 ]
-
-
-@pytest.fixture
-def etl(
-    postgres: PostgresServer,
-    coupons_database: str,
-    administrator: asyncpg.Connection,  # noqa: ARG001 - empties the tables
-    tmp_path: Path,
-) -> EtlCommand:
-    """The command line, on empty tables."""
-    return EtlCommand(postgres, coupons_database, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pytest
 
 from etl.settings import Duplicates
 from sandbox.coupon_file import HEADER, FileRow, coupon_rows
-from sandbox.servers import PostgresServer
 from tests.support.etl_judge import judge_leftovers, judge_load
 from tests.support.etl_model import FileModel, read_model
 from tests.support.etl_process import NOTHING, Ended, EtlCommand
@@ -25,17 +24,6 @@ pytestmark = pytest.mark.timeout(180)
 ROWS = 2_500
 SMALL = ("--batch-rows", 20)
 PATIENT = {"SHARE__LEASE_SECONDS": "600"}
-
-
-@pytest.fixture
-def etl(
-    postgres: PostgresServer,
-    coupons_database: str,
-    administrator: asyncpg.Connection,  # noqa: ARG001 - empties the tables
-    tmp_path: Path,
-) -> EtlCommand:
-    """The command line, on empty tables."""
-    return EtlCommand(postgres, coupons_database, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from etl.block import Block
-from etl.copy_format import encode
+from etl.copy_format import CopyRows, copy_rows
 from etl.coupon_batch import CouponBatch, Reject, read_batch
 from etl.errors import DuplicateRowError, FileBusyError, RangeTakenError, RowRejectedError, TooManyRejectsError
 from etl.header import Header
@@ -35,9 +35,7 @@ _log = get_logger("etl")
 class BatchStore(Protocol):
     """What loads a batch: rows and ledger entry together, or neither."""
 
-    async def load_batch(
-        self, file: LedgerFile, where: BatchRange, copy_bytes: bytes, *, rows: int, rejected: int
-    ) -> BatchCounts:
+    async def load_batch(self, file: LedgerFile, where: BatchRange, rows: CopyRows, *, rejected: int) -> BatchCounts:
         """Load a batch, or tell what became of it when it was loaded before."""
 
 
@@ -205,13 +203,11 @@ class Processor:
             return BatchCounts(inserted=0, skipped=0)
         store, file, block = self._target.store, self._target.file, job.block
         where = BatchRange(block.byte_start, block.byte_end, block.first_line, block.next_line)
-        copy_bytes = await asyncio.to_thread(encode, batch, file.source)
+        rows = await asyncio.to_thread(copy_rows, batch, file.source)
 
         async def load() -> BatchCounts:
             self._reach("before-load")
-            return await store.load_batch(
-                file, where, copy_bytes, rows=batch.columns.num_rows, rejected=len(batch.rejects)
-            )
+            return await store.load_batch(file, where, rows, rejected=len(batch.rejects))
 
         return await keep_trying(ctx, self._retry, load)
 

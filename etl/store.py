@@ -13,18 +13,20 @@ number of codes the file brought, however often a better line took the place of 
 counts as skipped, and of these as conflicting those whose values are not the ones that they found under their code.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import astuple, dataclass, replace
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import astuple, dataclass
 from typing import Final
 
 import asyncpg
 
 from etl import ledger
-from etl.copy_format import COPY_COLUMNS
+from etl.copy_format import CopyRows
 from etl.errors import DuplicateRowError, OtherRuleError, RangeTakenError
 from etl.hold import PartClaims, hold_alone, hold_together
 from etl.ledger import BatchRange, DoneRange, Gap, LedgerFile, LedgerStatus
+from etl.merge import copy_into, merge, stage
 from etl.settings import Duplicates
 from runtime.errors import TransactionContended
 from runtime.postgres import Connection, PostgresPool, Row
@@ -34,71 +36,13 @@ __all__ = ["BatchCounts", "BatchRange", "DoneRange", "EtlStore", "LedgerFile", "
 _CLEAN_MERGES: Final = 8
 _ORIGINS_MAX: Final = 100
 
-_COLUMNS: Final = ", ".join(COPY_COLUMNS)
-_SETS: Final = ", ".join(
-    f"{column} = fresh.{column}" for column in COPY_COLUMNS if column not in {"code", "status", "version"}
+# Codes that have a committed row. A list that is one text costs the driver nothing.
+_TAKEN: Final = """
+select array(
+    select asked.code from unnest(string_to_array($1, ',')) as asked(code)
+    where exists (select from coupons where coupons.code = asked.code)
 )
-_UNTOUCHED: Final = "known.status = 'issued' and known.version = 1 and known.redeemed_at is null"
-
-# Room to sort a batch in memory, whatever the server gives others.
-_STAGE: Final = f"""
-set local work_mem = '64MB';
-create temporary table etl_batch on commit drop as select {_COLUMNS} from coupons with no data
-"""  # noqa: S608 - of this file's own texts
-
-_BEST: Final = {Duplicates.FIRST: "asc", Duplicates.LAST: "desc"}
-_IS_BETTER: Final = {Duplicates.FIRST: "<", Duplicates.LAST: ">"}
-_IS_TAKEN_OVER: Final = {
-    Duplicates.FIRST: "false",
-    # The numbers of files are in the order of their begin: whose batch comes when does not matter.
-    Duplicates.LAST: f"""
-        case when starts_with(known.source, 'etl:') then
-            split_part(known.source, ':', 2)::bigint < split_part(excluded.source, ':', 2)::bigint else false end
-        and {_UNTOUCHED}""",
-}
-
-# A conflict locks the row it meets even if it is not taken over. In the order of the codes, so that two workers cannot
-# wait for one another; and so whatever `_IMPROVE` may change is locked, and newest, by then.
-_INSERT: Final = {
-    rule: f"""
-with best as materialized (
-    select distinct on (code) {_COLUMNS} from etl_batch order by code, source_line {order}
-), written as (
-    insert into coupons as known ({_COLUMNS}) select * from best
-    on conflict (code) do update set {_SETS.replace("fresh.", "excluded.")}, updated_at = now()
-    where {_IS_TAKEN_OVER[rule]}
-    returning code
-)
-select (select count(*) from written) as inserted,
-    array(select code from best where code not in (select code from written)) as met
-"""  # noqa: S608 - of this file's own texts
-    for rule, order in _BEST.items()
-}
-
-_DOUBLED: Final = "select array(select code from etl_batch group by code having count(*) > 1)"
-
-_VALUES: Final = ("member_id", "reward_id", "value_cents", "currency", "issued_at", "expires_at")
-# Two ways to give both tables the codes, for a plan that is made once and kept: an index looks an array up, and a scan
-# would go through all of it at each row. Before `_IMPROVE`, so that of two rows the one that comes second conflicts,
-# whichever is the better one.
-_CONFLICTS: Final = f"""
-select count(*) from etl_batch as fresh join coupons as known using (code)
-where fresh.code in (select unnest($1::text[])) and known.code = any ($1::text[])
-    and ({", ".join(f"fresh.{name}" for name in _VALUES)}) <> ({", ".join(f"known.{name}" for name in _VALUES)})
-"""  # noqa: S608 - of this file's own texts
-
-_IMPROVE: Final = {
-    rule: f"""
-update coupons as known set {_SETS}, updated_at = now()
-from (
-    select distinct on (code) {_COLUMNS} from etl_batch
-    where code in (select unnest($1::text[])) order by code, source_line {order}
-) as fresh
-where known.code = fresh.code and known.code = any ($1::text[]) and known.source = fresh.source
-    and fresh.source_line {_IS_BETTER[rule]} known.source_line and {_UNTOUCHED}
-"""  # noqa: S608 - of this file's own texts
-    for rule, order in _BEST.items()
-}
+"""
 
 _ORIGINS: Final = """
 select fresh.source_line, known.source, known.source_line as known_line
@@ -122,7 +66,13 @@ class BatchCounts:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatistics:
-    """How batches were loaded since the start; a conflict is a batch that had to be tried again."""
+    """How batches were loaded since the start.
+
+    Attributes:
+        copied: as one COPY.
+        merged: as a COPY of what was free, and a merge of what was not, if anything.
+        conflicts: how often a code that should be free was not.
+    """
 
     copied: int
     merged: int
@@ -133,8 +83,7 @@ class StoreStatistics:
 class _Batch:
     file: LedgerFile
     where: BatchRange
-    copy_bytes: bytes
-    rows: int
+    rows: CopyRows
     rejected: int
 
 
@@ -142,8 +91,8 @@ class EtlStore:
     """The coupons table and the ledger, for one process that loads files.
 
     Every method raises `DependencyUnavailable` for a state of the server, such as a disk that is full. Cancellation
-    rolls back. Workers share one store: whether a batch is first tried as a plain COPY, which is fastest, or at once by
-    way of a temporary table, follows from how the batches before it went.
+    rolls back. Workers share one store: whether a batch is first tried as a plain COPY, which is fastest, or its codes
+    are looked up before, follows from how the batches before it went.
 
     Args:
         pool: Holding a file takes one of its connections, or two, each batch in hand another one.
@@ -154,6 +103,7 @@ class EtlStore:
     def __init__(self, pool: PostgresPool, *, reach: Callable[[str], None] = lambda _: None) -> None:
         self._pool = pool
         self._reach = reach
+        self._in_hand: dict[CopyRows, asyncio.Event] = {}
         self._merges_left = 0
         self._copied = self._merged = self._conflicts = 0
 
@@ -190,9 +140,7 @@ class EtlStore:
         file_id = row["file_id"]
         return LedgerFile(file_id, row["state"] == "loaded", Duplicates(row["duplicates"]), await self.done(file_id))
 
-    async def load_batch(
-        self, file: LedgerFile, where: BatchRange, copy_bytes: bytes, *, rows: int, rejected: int
-    ) -> BatchCounts:
+    async def load_batch(self, file: LedgerFile, where: BatchRange, rows: CopyRows, *, rejected: int) -> BatchCounts:
         """Load a batch and its entry in the ledger, both or neither, and return what became of its rows.
 
         A batch that was loaded before, perhaps by a try whose commit was not answered, changes nothing, and its counts
@@ -201,8 +149,7 @@ class EtlStore:
         Args:
             file: As `open_file` returned it.
             where: The bytes and lines that the batch accounts for, those of rejected rows as well.
-            copy_bytes: The rows as PostgreSQL's binary COPY has them, with the columns `COPY_COLUMNS`.
-            rows: How many of them there are.
+            rows: The good ones.
             rejected: How many more there were.
 
         Raises:
@@ -210,20 +157,18 @@ class EtlStore:
             DuplicateRowError: The rule is `fail`, and a code is taken.
             asyncpg.PostgresError: The table does not take one of the rows, whatever the others are.
         """
-        batch = _Batch(file, where, copy_bytes, rows, rejected)
+        batch = _Batch(file, where, rows, rejected)
         if file.duplicates is Duplicates.FAIL:
             return await self._copy_or_fail(batch)
-        if self._merges_left == 0:
-            try:
-                counts = await self._pool.transaction(self._copy, batch, retries=0)
-            except (asyncpg.UniqueViolationError, TransactionContended):
-                # Contended: somebody else's transaction has codes of this one, and takes them in another order.
-                self._conflicts += 1
-                self._merges_left = _CLEAN_MERGES
-            else:
-                self._copied += 1
-                return counts
-        counts = await self._pool.transaction(self._merge, batch)
+        with self._in_hand_before(rows) as before:
+            if self._merges_left == 0:
+                counts = await self._try_copy(batch, rows)
+                if counts is not None:
+                    self._copied += 1
+                    return counts
+            counts = await self._copy_free(batch, before)
+            if counts is None:
+                counts = await self._pool.transaction(self._load, batch, None, rows)
         self._merged += 1
         self._merges_left = _CLEAN_MERGES if counts.skipped else max(0, self._merges_left - 1)
         return counts
@@ -269,39 +214,85 @@ class EtlStore:
             gaps=() if row["state"] == "loaded" else _gaps(done, row["content_bytes"]),
         )
 
-    async def _copy_or_fail(self, batch: _Batch) -> BatchCounts:
+    @contextmanager
+    def _in_hand_before(self, rows: CopyRows) -> Iterator[dict[CopyRows, asyncio.Event]]:
+        """Keep rows among those in hand for the length of a block, which gets the ones that came before, and their end.
+
+        Batches wait for earlier ones only, so never in a circle.
+        """
+        before, is_done = dict(self._in_hand), asyncio.Event()
+        self._in_hand[rows] = is_done
         try:
-            counts = await self._pool.transaction(self._copy, batch)
+            yield before
+        finally:
+            del self._in_hand[rows]
+            is_done.set()
+
+    async def _copy_free(self, batch: _Batch, before: dict[CopyRows, asyncio.Event]) -> BatchCounts | None:
+        """Copy a row for each code that nobody has, and merge the others, each of which costs more.
+
+        A batch before this one that brings some of its codes is waited for, before the transaction: within it the
+        database would wait, and the COPY fail. All else is done meanwhile.
+        """
+        rows = batch.rows
+        earlier = {other: is_done for other, is_done in before.items() if not is_done.is_set()}
+        row = await self._pool.fetch_row(_TAKEN, ",".join(rows.codes()))
+        assert row is not None  # noqa: S101 - a select without a from
+        taken: list[str] = row[0]
+        waited_for = []
+        for other, is_done in earlier.items():
+            common = await asyncio.to_thread(rows.codes_in, other)
+            if common:
+                taken += common
+                waited_for.append(is_done)
+        free, others = await asyncio.to_thread(rows.split, taken, batch.file.duplicates)
+        return await self._try_copy(batch, free, others, waited_for)
+
+    async def _try_copy(
+        self,
+        batch: _Batch,
+        free: CopyRows,
+        others: CopyRows | None = None,
+        waited_for: Iterable[asyncio.Event] = (),
+    ) -> BatchCounts | None:
+        """Load a batch unless somebody else has, or is about to have, codes that should be free."""
+        copy_bytes = await asyncio.to_thread(free.encode)
+        for event in waited_for:
+            await event.wait()
+        try:
+            return await self._pool.transaction(self._load, batch, copy_bytes, others, retries=0)
+        except (asyncpg.UniqueViolationError, TransactionContended):
+            # Contended: somebody who does not take codes in their order.
+            self._conflicts += 1
+            self._merges_left = _CLEAN_MERGES
+            return None
+
+    async def _copy_or_fail(self, batch: _Batch) -> BatchCounts:
+        copy_bytes = await asyncio.to_thread(batch.rows.encode)
+        try:
+            counts = await self._pool.transaction(self._load, batch, copy_bytes, None)
         except asyncpg.UniqueViolationError as error:
             self._conflicts += 1
             raise DuplicateRowError(await self._pool.transaction(self._find_origins, batch)) from error
         self._copied += 1
         return counts
 
-    async def _copy(self, connection: Connection, batch: _Batch) -> BatchCounts:
+    async def _load(
+        self, connection: Connection, batch: _Batch, copy_bytes: bytes | None, others: CopyRows | None
+    ) -> BatchCounts:
+        """Load a batch and its entry: the bytes of rows whose codes are free, and others, which are merged."""
         known = await self._claim(connection, batch)
         if known is not None:
             return known
-        await self._copy_into(connection, "coupons", batch)
-        self._reach("after-copy")
-        return BatchCounts(batch.rows, 0)
-
-    async def _merge(self, connection: Connection, batch: _Batch) -> BatchCounts:
-        known = await self._claim(connection, batch)
-        if known is not None:
-            return known
-        await self._stage(connection, batch)
-        rule = batch.file.duplicates
-        row = await connection.fetchrow(_INSERT[rule])
-        assert row is not None  # noqa: S101 - a select without a from
-        inserted, met = row
-        counts = BatchCounts(inserted, batch.rows - inserted)
+        inserted, conflicting = len(batch.rows) - (0 if others is None else len(others)), 0
+        if copy_bytes is not None:
+            await copy_into(connection, "coupons", copy_bytes, inserted)
+        if others:
+            merged, conflicting = await merge(connection, batch.file.duplicates, others)
+            inserted += merged
+        counts = BatchCounts(inserted, len(batch.rows) - inserted, conflicting)
         if counts.skipped:
-            doubled = await connection.fetchval(_DOUBLED) if counts.skipped > len(met) else []
-            counts = replace(counts, conflicting=await connection.fetchval(_CONFLICTS, [*met, *doubled]))
             await connection.execute(ledger.COUNT, batch.file.file_id, batch.where.byte_start, *astuple(counts))
-        if met:
-            await connection.execute(_IMPROVE[rule], met)
         self._reach("after-copy")
         return counts
 
@@ -309,30 +300,15 @@ class EtlStore:
         """Enter a batch in the ledger as if all of it came in; if it is there, return the counts of then."""
         file_id, where = batch.file.file_id, batch.where
         bounds = (where.byte_start, where.byte_end, where.line_start, where.line_end)
-        if await connection.execute(ledger.CLAIM, file_id, *bounds, batch.rows, batch.rejected) == "INSERT 0 1":
+        if await connection.execute(ledger.CLAIM, file_id, *bounds, len(batch.rows), batch.rejected) == "INSERT 0 1":
             return None
         row: Row | None = await connection.fetchrow(ledger.CLAIMED, file_id, where.byte_start, where.byte_end)
         if row is None:
             raise RangeTakenError(where.byte_start, where.byte_end)
         return BatchCounts(*row)
 
-    async def _stage(self, connection: Connection, batch: _Batch) -> None:
-        await connection.execute(_STAGE)
-        await self._copy_into(connection, "etl_batch", batch)
-
-    async def _copy_into(self, connection: Connection, table: str, batch: _Batch) -> None:
-        # The driver takes bytes for a path.
-        tag = await connection.copy_to_table(
-            table,
-            source=memoryview(batch.copy_bytes),  # type: ignore[arg-type] # the stubs know no buffers
-            columns=COPY_COLUMNS,
-            format="binary",
-        )
-        if tag != f"COPY {batch.rows}":
-            raise ValueError(f"the batch holds other rows than the {batch.rows} it should: {tag}")
-
     async def _find_origins(self, connection: Connection, batch: _Batch) -> dict[int, str]:
-        await self._stage(connection, batch)
+        await stage(connection, batch.rows)
         rows = await connection.fetch(_ORIGINS, _ORIGINS_MAX)
         return {
             line: f"line {known_line}" if source == batch.file.source else source for line, source, known_line in rows

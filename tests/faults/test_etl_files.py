@@ -17,7 +17,7 @@ from sandbox.coupon_file import HEADER, FileRow, coupon_rows
 from tests.support.etl_judge import deadlocks, judge_deadlocks, judge_ended, judge_leftovers, judge_load, judge_loaded
 from tests.support.etl_model import read_model
 from tests.support.etl_process import Ended, EtlCommand
-from tests.support.etl_scene import behind_proxy, contradicting, empty, overwrite, some_file, terminate
+from tests.support.etl_scene import behind_proxy, contradicting, empty, overwrite, pair_of, some_file, terminate
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
 from tests.support.judgement import Judgement, Rule, judge
@@ -30,11 +30,6 @@ BUSY: Final = "another process loads a file of this content now"
 INSTANTS: Final = 20
 RUNS: Final = 10
 SMALL: Final = ("--batch-rows", 100)
-
-
-def pair_of(etl: EtlCommand) -> tuple[EtlCommand, EtlCommand]:
-    """Return the command line twice, to be run at once."""
-    return etl, replace(etl, report_name="second.json")
 
 
 def judge_either(ended: Sequence[Ended], allowed: set[int]) -> Judgement:

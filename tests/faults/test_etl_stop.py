@@ -4,18 +4,16 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator
 from signal import Signals
 from typing import Final
 
-import asyncpg
 import pytest
 
 from sandbox.coupon_file import HEADER
 from tests.support.etl_judge import judge_ended, judge_leftovers, judge_load, judge_loaded, log_lines
 from tests.support.etl_model import FileModel
 from tests.support.etl_process import Ended, EtlCommand, Load
-from tests.support.etl_scene import ROWS, behind_proxy, some_file
+from tests.support.etl_scene import ROWS, behind_proxy, code_taken, some_file
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
 from tests.support.judgement import Judgement, judge_time
@@ -28,24 +26,6 @@ FORCED: Final = (1, "Process stopped")
 CUT_OFF: Final = (1, "Stopped by force")
 """Not even its connections can be closed in order."""
 GOES_ON: Final = "stopped by a signal; the same command goes on"
-
-
-@contextlib.asynccontextmanager
-async def code_taken(etl: EtlCommand, file: FileModel, row: int) -> AsyncIterator[None]:
-    """Have somebody else insert a row's code and neither commit nor roll back: who brings it too must wait."""
-    connection = await asyncpg.connect(etl.postgres.url(etl.database), timeout=10)
-    try:
-        taken = file.good[row]
-        async with connection.transaction():
-            columns = (
-                "code, member_id, reward_id, value_cents, currency, issued_at, expires_at, status, version, source"
-            )
-            values = "$1, $2, $3, $4, $5, $6, $7, 'issued', 1, 'event'"
-            await connection.execute(f"insert into coupons ({columns}) values ({values})", taken.code, *taken.values)  # noqa: S608 - of its own texts
-            yield
-            await connection.execute("rollback; begin")
-    finally:
-        await connection.close(timeout=10)
 
 
 async def stop(load: Load, number: Signals, fault_report: FaultReport, *, at_most: float) -> Ended:

@@ -4,16 +4,16 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from random import Random
 from typing import Final
 
 import pytest
 
 from etl.settings import Duplicates
+from sandbox.coupon_file import FileRow, coupon_rows
 from tests.support.etl_judge import deadlocks, judge_deadlocks, judge_ended, judge_load, judge_loaded
 from tests.support.etl_model import read_model
 from tests.support.etl_process import Ended, EtlCommand
-from tests.support.etl_scene import behind_proxy, contradicting, overwrite, some_file, terminate
+from tests.support.etl_scene import behind_proxy, code_taken, overwrite, pair_of, some_file, terminate
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
 from tests.support.judgement import Judgement, Rule
@@ -150,22 +150,41 @@ async def test_without_checksums_another_content_is_loaded_under_the_files_name(
     fault_report.notice(await change_while_loading(replace(etl, without="checksum")), Rule.RIGHT_CONTENT)
 
 
-async def merge_many(etl: EtlCommand) -> Judgement:
-    """Load a file of which nearly every row has a code of others, with three workers; judge the waits in a circle."""
-    path = contradicting(etl, "many.csv", 1_000, Random(7))
+async def meet(etl: EtlCommand, *, without: str | None) -> Judgement:
+    """Have two processes load files with the same codes, and meet in the middle of a batch; judge who waits for whom.
+
+    Somebody else has a code of the middle, until both wait.
+    """
+    some, others = list(coupon_rows(500, seed=3)), coupon_rows(500, seed=4)
+    same = [FileRow(row.raw[:16] + other.raw[16:], row.code) for row, other in zip(some, others, strict=True)]
+    paths = [etl.write("some.csv", some), etl.write("same.csv", same)]
+    files = [read_model(path.read_bytes()) for path in paths]
+    by_code = sorted(range(500), key=lambda row: files[0].good[row].code)
     before = await deadlocks(etl)
-    ended = await etl.load(path, "--workers", 3, "--batch-rows", 500)
-    table = await judge_load(etl, read_model(path.read_bytes()), rule=Duplicates.FIRST)
-    return judge_ended(ended, (0, ENDED)) | table | judge_deadlocks(await deadlocks(etl) - before)
+    async with contextlib.AsyncExitStack() as stack:
+        async with code_taken(etl, files[0], by_code[250]):
+            one, other = pair_of(etl)
+            loads = [
+                await stack.enter_async_context(process.loading(path, "--workers", 1))
+                for process, path in zip((one, replace(other, without=without)), paths, strict=True)
+            ]
+            await eventually(lambda: etl.is_waiting_for_lock(at_least=2), seconds=60)
+        ended = [await load.end() for load in loads]
+    return (
+        judge_ended(ended[0], (0, ENDED))
+        | judge_ended(ended[1], (0, ENDED))
+        | await judge_load(etl, *files, rule=Duplicates.FIRST, is_in_order=False)
+        | judge_deadlocks(await deadlocks(etl) - before)
+    )
 
 
-@pytest.mark.fault("G21", "3 workers merge batches that have most of their codes in common")
-async def test_merges_never_wait_for_one_another_in_a_circle(etl: EtlCommand, fault_report: FaultReport) -> None:
-    """Each locks the rows that it meets in the order of their codes."""
-    fault_report.judge(await merge_many(etl))
+@pytest.mark.fault("G21", "2 processes load files with the same codes, and meet in the middle of a batch")
+async def test_loads_never_wait_for_one_another_in_a_circle(etl: EtlCommand, fault_report: FaultReport) -> None:
+    """Each takes codes without a row before those with one, both in their order."""
+    fault_report.judge(await meet(etl, without=None))
 
 
-@pytest.mark.fault("G21", "without the guard: 3 workers merge batches with common codes in orders of their own")
-async def test_without_an_order_of_codes_merges_wait_in_circles(etl: EtlCommand, fault_report: FaultReport) -> None:
-    """The server ends some of them after a second, and they are done again."""
-    fault_report.notice(await merge_many(replace(etl, without="code-order")), Rule.IN_TIME)
+@pytest.mark.fault("G21", "without the guard: 2 processes, one of which takes its codes in descending order, meet")
+async def test_without_an_order_of_codes_loads_wait_in_circles(etl: EtlCommand, fault_report: FaultReport) -> None:
+    """The server ends one of them after a second, and it is done again."""
+    fault_report.notice(await meet(etl, without="code-order"), Rule.IN_TIME)

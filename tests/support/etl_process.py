@@ -162,14 +162,14 @@ class EtlCommand:
         assert isinstance(found, int)
         return found
 
-    async def is_waiting_for_lock(self) -> bool:
-        """Tell whether a connection of the ETL waits for somebody's lock."""
-        return bool(
-            await self.ask(
-                "select count(*) > 0 from pg_stat_activity"
-                " where datname = current_database() and usename = 'etl' and wait_event_type = 'Lock'"
-            )
+    async def is_waiting_for_lock(self, *, at_least: int = 1) -> bool:
+        """Tell whether so many connections of the ETL wait for somebody's lock."""
+        found = await self.ask(
+            "select count(*) from pg_stat_activity"
+            " where datname = current_database() and usename = 'etl' and wait_event_type = 'Lock'"
         )
+        assert isinstance(found, int)
+        return found >= at_least
 
     async def copies_under_way(self, *, at_least: int = 1) -> bool:
         """Tell whether the server is in so many COPY."""

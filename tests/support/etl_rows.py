@@ -1,23 +1,37 @@
-"""Rows of coupons as PostgreSQL's binary COPY has them, without any code of the ETL."""
+"""Rows of coupons for the ETL's store, of which a test cares for code and line alone."""
 
-import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Final
 
+import pyarrow as pa
+
+from etl.copy_format import CopyRows
 from etl.ledger import BatchRange, DoneRange
 
 CODE_CHARACTERS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 LINE_BYTES: Final = 100
 """How long every line is taken to be."""
 
-_SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
-_END: Final = struct.pack("!h", -1)
-_EPOCH_US: Final = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
-_ISSUED_US: Final = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000 - _EPOCH_US
-_YEAR_US: Final = 365 * 86_400 * 1_000_000
+_ISSUED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_TIME: Final = pa.timestamp("us", "UTC")
+_SCHEMA: Final = pa.schema(
+    [
+        ("code", pa.string()),
+        ("member_id", pa.string()),
+        ("reward_id", pa.string()),
+        ("value_cents", pa.int64()),
+        ("currency", pa.string()),
+        ("issued_at", _TIME),
+        ("expires_at", _TIME),
+        ("status", pa.string()),
+        ("version", pa.int64()),
+        ("source", pa.string()),
+        ("source_line", pa.int64()),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +52,14 @@ def some_code(rng: Random) -> str:
     return "".join(rng.choices(CODE_CHARACTERS, k=16))
 
 
-def copy_bytes(rows: Iterable[LoadRow], source: str) -> bytes:
-    """Return the rows in the format that COPY reads."""
-    return _SIGNATURE + b"".join(_row(row, source) for row in rows) + _END
+def copy_rows(rows: Iterable[LoadRow], source: str) -> CopyRows:
+    """Return rows as the store takes them, in the order of their codes."""
+    return copy_rows_as_given(sorted(rows, key=astuple), source)
+
+
+def copy_rows_as_given(rows: Iterable[LoadRow], source: str) -> CopyRows:
+    """Return rows as the store takes them, but for their order."""
+    return CopyRows(pa.RecordBatch.from_pylist([_columns(row, source) for row in rows], _SCHEMA))
 
 
 def range_of(rows: Sequence[LoadRow]) -> BatchRange:
@@ -49,21 +68,20 @@ def range_of(rows: Sequence[LoadRow]) -> BatchRange:
     return BatchRange(min(lines) * LINE_BYTES, (max(lines) + 1) * LINE_BYTES, min(lines), max(lines) + 1)
 
 
-def _row(row: LoadRow, source: str) -> bytes:
-    fields = (
-        row.code.encode(),
-        b"m-1",
-        b"rw-1",
-        struct.pack("!q", row.value_cents),
-        b"EUR",
-        struct.pack("!q", _ISSUED_US),
-        struct.pack("!q", _ISSUED_US + _YEAR_US),
-        b"issued",
-        struct.pack("!q", 1),
-        source.encode(),
-        struct.pack("!q", row.line),
-    )
-    return struct.pack("!h", len(fields)) + b"".join(struct.pack("!i", len(field)) + field for field in fields)
+def _columns(row: LoadRow, source: str) -> dict[str, object]:
+    return {
+        "code": row.code,
+        "member_id": "m-1",
+        "reward_id": "rw-1",
+        "value_cents": row.value_cents,
+        "currency": "EUR",
+        "issued_at": _ISSUED_AT,
+        "expires_at": _ISSUED_AT + timedelta(days=365),
+        "status": "issued",
+        "version": 1,
+        "source": source,
+        "source_line": row.line,
+    }
 
 
 def done_range(first_line: int, next_line: int) -> DoneRange:

@@ -36,6 +36,24 @@ async def behind_proxy(etl: EtlCommand) -> AsyncIterator[tuple[EtlCommand, Fault
         yield replace(etl, settings={**etl.settings, "POSTGRES__PORT": str(proxy.port)}), proxy
 
 
+@contextlib.asynccontextmanager
+async def code_taken(etl: EtlCommand, file: FileModel, row: int) -> AsyncIterator[None]:
+    """Have somebody else insert a row's code and neither commit nor roll back: who brings it too must wait."""
+    connection = await asyncpg.connect(etl.postgres.url(etl.database), timeout=10)
+    try:
+        taken = file.good[row]
+        async with connection.transaction():
+            columns = (
+                "code, member_id, reward_id, value_cents, currency, issued_at, expires_at, status, version, source"
+            )
+            values = "$1, $2, $3, $4, $5, $6, $7, 'issued', 1, 'event'"
+            await connection.execute(f"insert into coupons ({columns}) values ({values})", taken.code, *taken.values)  # noqa: S608 - of its own texts
+            yield
+            await connection.execute("rollback; begin")
+    finally:
+        await connection.close(timeout=10)
+
+
 async def empty(etl: EtlCommand) -> None:
     """Forget all that was loaded."""
     connection = await asyncpg.connect(etl.postgres.url(etl.database), timeout=10)
@@ -56,6 +74,11 @@ def contradicting(etl: EtlCommand, name: str, codes: int, random: Random) -> Pat
         fields[3] = str(random.randrange(3)).encode()
         rows.append(FileRow(b",".join(fields), fields[0].decode()))
     return etl.write(name, rows)
+
+
+def pair_of(etl: EtlCommand) -> tuple[EtlCommand, EtlCommand]:
+    """Return the command line twice, to be run at once."""
+    return etl, replace(etl, report_name="second.json")
 
 
 def overwrite(path: Path) -> None:

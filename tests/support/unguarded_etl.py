@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from etl import app, hold, ledger, store
+from etl import app, hold, ledger, merge
 from etl.__main__ import main
+from etl.copy_format import CopyRows
 from etl.coupon_batch import Reject
 from etl.rejects import RejectFile
 from etl.source import Source
@@ -55,12 +56,15 @@ def take_any_piece() -> None:
     put(Source, "_read_verified", lambda source, index: source._pieces.read(index))
 
 
-def merge_in_no_order() -> None:
-    """Lock the rows that a batch meets in an order of its own."""
-    for rule, sql in store._INSERT.items():
-        old = "select * from best\n"
+def take_codes_in_descending_order() -> None:
+    """Take the codes of a batch in an order that no other process has, wherever a row is inserted or locked."""
+    encode = CopyRows.encode
+    put(CopyRows, "encode", lambda rows: encode(CopyRows(rows.columns.sort_by([("code", "descending")]))))
+    for rule, sql in merge._INSERT.items():
+        old = "select * from best on conflict"
         assert old in sql
-        store._INSERT[rule] = sql.replace(old, "select * from best order by md5(code || pg_backend_pid()::text)\n")
+        merge._INSERT[rule] = sql.replace(old, "select * from best order by code desc on conflict")
+    change(merge, "_LOCK", "order by code", "order by code desc")
 
 
 class DyingError(BaseException):
@@ -100,7 +104,7 @@ GUARDS: Final[dict[str, Removal]] = {
     "lock": let_anybody_hold,
     "rejects-first": write_rejects_at_the_end,
     "checksum": take_any_piece,
-    "code-order": merge_in_no_order,
+    "code-order": take_codes_in_descending_order,
     "worker-by-cancel": lambda: end_worker(by_cancel=True),
     "worker-by-exception": lambda: end_worker(by_cancel=False),
     "threads": leave_one_thread,

@@ -5,7 +5,7 @@ from io import BytesIO
 import asyncpg
 import pytest
 
-from etl.copy_format import COPY_COLUMNS, encode
+from etl.copy_format import COPY_COLUMNS, copy_rows
 from etl.coupon_batch import read_batch
 from loyalty.coupon import CouponStatus
 from tests.support.coupon_csv import HEADER, block_of, good_rows, good_with, lines_of, read_slowly
@@ -16,7 +16,7 @@ STORED = f"select {', '.join(COPY_COLUMNS)} from coupons order by source_line"  
 
 async def copy_in(connection: asyncpg.Connection, data: bytes) -> str:
     """Load the good rows of a block as the store does, and return PostgreSQL's answer."""
-    copy_bytes = encode(read_batch(block_of(data), HEADER), SOURCE)
+    copy_bytes = copy_rows(read_batch(block_of(data), HEADER), SOURCE).encode()
     return await connection.copy_to_table("coupons", source=BytesIO(copy_bytes), columns=COPY_COLUMNS, format="binary")
 
 

@@ -13,7 +13,7 @@ from etl.errors import DuplicateRowError
 from etl.settings import Duplicates
 from etl.store import BatchCounts, EtlStore, LedgerFile
 from runtime.postgres import PostgresPool
-from tests.support.etl_rows import LoadRow, copy_bytes, range_of, some_code
+from tests.support.etl_rows import LoadRow, copy_rows, range_of, some_code
 from tests.support.eventually import eventually
 
 CONTENT: Final = bytes(range(32))
@@ -68,7 +68,7 @@ async def opened(store: EtlStore, rule: Duplicates) -> LedgerFile:
 
 async def load(store: EtlStore, file: LedgerFile, *rows: LoadRow) -> BatchCounts:
     """Load rows as one batch."""
-    return await store.load_batch(file, range_of(rows), copy_bytes(rows, file.source), rows=len(rows), rejected=0)
+    return await store.load_batch(file, range_of(rows), copy_rows(rows, file.source), rejected=0)
 
 
 async def add(administrator: asyncpg.Connection, code: str, known: Known) -> None:

@@ -10,7 +10,7 @@ from etl.store import EtlStore, LedgerFile
 from runtime.postgres import PostgresPool, open_pool
 from sandbox.servers import PostgresServer
 from tests.support.databases import role_settings
-from tests.support.etl_rows import copy_bytes
+from tests.support.etl_rows import copy_rows
 from tests.support.eventually import eventually
 
 CONTENT = bytes(range(32))
@@ -41,7 +41,7 @@ async def opened(store: EtlStore, content: bytes = CONTENT) -> LedgerFile:
 async def account_for(store: EtlStore, file: LedgerFile, byte_start: int, byte_end: int) -> None:
     """Load a batch whose rows were all rejected, one of each ten bytes."""
     where = BatchRange(byte_start, byte_end, byte_start + 1, byte_end + 1)
-    await store.load_batch(file, where, copy_bytes([], file.source), rows=0, rejected=(byte_end - byte_start) // 10)
+    await store.load_batch(file, where, copy_rows([], file.source), rejected=(byte_end - byte_start) // 10)
 
 
 async def test_file_is_known_by_its_content_whatever_its_name(store: EtlStore, other: EtlStore) -> None:

@@ -16,7 +16,7 @@ from runtime.errors import DependencyUnavailable
 from runtime.postgres import PostgresPool, open_pool
 from sandbox.servers import PostgresServer
 from tests.support.databases import role_settings
-from tests.support.etl_rows import LoadRow, copy_bytes, range_of, some_code
+from tests.support.etl_rows import LoadRow, copy_rows, copy_rows_as_given, range_of, some_code
 from tests.support.eventually import eventually
 
 CONTENT: Final = bytes(range(32))
@@ -46,9 +46,7 @@ async def opened(store: EtlStore, rule: Duplicates = Duplicates.FIRST, content: 
 
 async def load(store: EtlStore, file: LedgerFile, *rows: LoadRow, rejected: int = 0) -> BatchCounts:
     """Load rows as one batch."""
-    return await store.load_batch(
-        file, range_of(rows), copy_bytes(rows, file.source), rows=len(rows), rejected=rejected
-    )
+    return await store.load_batch(file, range_of(rows), copy_rows(rows, file.source), rejected=rejected)
 
 
 async def table(administrator: asyncpg.Connection) -> dict[str, tuple[str, int | None, int]]:
@@ -104,16 +102,25 @@ async def test_batch_with_a_row_that_the_table_refuses_leaves_nothing(
     assert (await table(administrator), await ledger(administrator)) == before
 
 
-@pytest.mark.parametrize("rows", [1, 3])
-async def test_batch_that_holds_more_or_fewer_rows_than_said_is_not_loaded(
-    store: EtlStore, administrator: asyncpg.Connection, rows: int
+@pytest.mark.parametrize("is_merging", [False, True])
+async def test_batch_of_which_the_server_leaves_a_row_out_is_not_loaded(
+    store: EtlStore, administrator: asyncpg.Connection, *, is_merging: bool
 ) -> None:
     """What the server counts must be what the ledger is told."""
-    file = await opened(store)
-    batch = [LoadRow(A, 2), LoadRow(B, 3)]
-    with pytest.raises(ValueError, match="other rows"):
-        await store.load_batch(file, range_of(batch), copy_bytes(batch, file.source), rows=rows, rejected=0)
-    assert (await table(administrator), await ledger(administrator)) == ({}, [])
+    if is_merging:
+        await merging(store)
+    await administrator.execute(f"""
+        create function leave_out() returns trigger language plpgsql as 'begin return null; end';
+        create trigger leave_out before insert on coupons for each row when (new.code = '{B}')
+        execute function leave_out()
+    """)
+    try:
+        before = await table(administrator), await ledger(administrator)
+        with pytest.raises(ValueError, match="of 2 rows the server took others"):
+            await load(store, await opened(store), LoadRow(A, 2), LoadRow(B, 3))
+        assert (await table(administrator), await ledger(administrator)) == before
+    finally:
+        await administrator.execute("drop function leave_out cascade")
 
 
 @pytest.mark.parametrize("is_merging", [False, True])
@@ -237,9 +244,10 @@ async def test_batches_with_codes_in_opposite_order_do_not_stop_one_another(
     blocking = administrator.transaction()
     await blocking.start()
     await administrator.execute(KNOWN, B, "issued", None, 1, "event", None)
+    forth, back = [[LoadRow(A, 2), LoadRow(B, 3), LoadRow(C, 4)], [LoadRow(C, 5), LoadRow(B, 6), LoadRow(A, 7)]]
     batches = [
-        asyncio.create_task(load(store, file, LoadRow(A, 2), LoadRow(B, 3), LoadRow(C, 4))),
-        asyncio.create_task(load(other, file, LoadRow(C, 5), LoadRow(B, 6), LoadRow(A, 7))),
+        asyncio.create_task(each.load_batch(file, range_of(rows), copy_rows_as_given(rows, file.source), rejected=0))
+        for each, rows in ((store, forth), (other, back))
     ]
     await wait_for_lock(administrator, 2)
     await blocking.rollback()
@@ -247,6 +255,39 @@ async def test_batches_with_codes_in_opposite_order_do_not_stop_one_another(
     assert sum(one.inserted for one in counts) == 3
     assert await table(administrator) == {code: (file.source, line, line) for code, line in ((A, 2), (B, 3), (C, 4))}
     assert store.statistics().conflicts + other.statistics().conflicts == 1
+
+
+async def test_batches_in_hand_with_codes_in_common_do_not_conflict(store: EtlStore) -> None:
+    """Each waits for those before it, and copies the others' rows; nothing is tried twice."""
+    file = await opened(await merging(store))
+    conflicts = store.statistics().conflicts
+    random = Random(1)
+    codes = [some_code(random) for _ in range(300)]
+    batches = [
+        [LoadRow(code, 10 * line + i) for line, code in enumerate(random.sample(codes, 100), 1)] for i in range(8)
+    ]
+    counts = await asyncio.gather(
+        *(
+            store.load_batch(file, BatchRange(i, i + 1, 1, 1), copy_rows(rows, file.source), rejected=0)
+            for i, rows in enumerate(batches)
+        )
+    )
+    assert sum(one.inserted for one in counts) == len({row.code for rows in batches for row in rows})
+    assert sum(one.inserted + one.skipped for one in counts) == 800
+    assert store.statistics().conflicts == conflicts
+
+
+async def test_batch_whose_forerunner_is_not_loaded_brings_the_common_codes_itself(
+    store: EtlStore, administrator: asyncpg.Connection
+) -> None:
+    """Rows that it took for another's are then inserted, and count so."""
+    file = await opened(await merging(store))
+    before = asyncio.create_task(load(store, file, LoadRow(A, 10), LoadRow(B, 11), LoadRow("TOO SHORT", 12)))
+    await asyncio.sleep(0)
+    assert await load(store, file, LoadRow(B, 20), LoadRow(C, 21)) == BatchCounts(2, 0)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await before
+    assert {code: line for code, (_, line, _) in (await table(administrator)).items()} == {D: 1, B: 20, C: 21}
 
 
 async def test_store_merges_after_a_conflict_and_copies_again_when_there_are_no_more(store: EtlStore) -> None:
@@ -290,5 +331,5 @@ async def test_codes_that_are_taken_are_named_by_their_lines_under_fail(
     assert raised.value.origins == {3: "line 2", 5: "event", 6: "line 4"}
     assert (await table(administrator), await ledger(administrator)) == before
     assert await store.load_batch(
-        file, BatchRange(300, 800, 3, 8), copy_bytes([LoadRow(D, 7)], file.source), rows=1, rejected=4
+        file, BatchRange(300, 800, 3, 8), copy_rows([LoadRow(D, 7)], file.source), rejected=4
     ) == BatchCounts(1, 0)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from etl.block import Block, BlockCutter
+from etl.copy_format import CopyRows
 from etl.errors import DuplicateRowError, FileChangedError, RowRejectedError, TooManyRejectsError, WorkerLostError
 from etl.header import COLUMNS, Header
 from etl.ledger import BatchRange, LedgerFile
@@ -40,12 +41,10 @@ class FakeStore:
         self.loaded: list[BatchRange] = []
         self.rows = 0
 
-    async def load_batch(
-        self, file: LedgerFile, where: BatchRange, copy_bytes: bytes, *, rows: int, rejected: int
-    ) -> BatchCounts:
+    async def load_batch(self, file: LedgerFile, where: BatchRange, rows: CopyRows, *, rejected: int) -> BatchCounts:
         """Load a batch after some turns of the loop, in which others may come."""
         assert file.source == "etl:1"
-        assert copy_bytes.startswith(b"PGCOPY")
+        assert rows.encode().startswith(b"PGCOPY")
         assert rejected >= 0
         self.calls += 1
         self.in_hand += 1
@@ -56,8 +55,8 @@ class FakeStore:
         finally:
             self.in_hand -= 1
         self.loaded.append(where)
-        self.rows += rows
-        return BatchCounts(inserted=rows - 1, skipped=1)
+        self.rows += len(rows)
+        return BatchCounts(inserted=len(rows) - 1, skipped=1)
 
 
 class Scene:
@@ -235,11 +234,11 @@ async def test_stop_finishes_what_is_in_hand_and_begins_no_more(build: Callable[
 
     class Slow(FakeStore):
         async def load_batch(
-            self, file: LedgerFile, where: BatchRange, copy_bytes: bytes, *, rows: int, rejected: int
+            self, file: LedgerFile, where: BatchRange, rows: CopyRows, *, rejected: int
         ) -> BatchCounts:
             self.calls += 1
             await gate.wait()
-            return await super().load_batch(file, where, copy_bytes, rows=rows, rejected=rejected)
+            return await super().load_batch(file, where, rows, rejected=rejected)
 
     store = Slow()
     scene = build(store, workers=2)
@@ -272,12 +271,12 @@ async def test_load_without_workers_ends_at_once_and_says_so(build: Callable[...
 
     class Deadly(FakeStore):
         async def load_batch(
-            self, file: LedgerFile, where: BatchRange, copy_bytes: bytes, *, rows: int, rejected: int
+            self, file: LedgerFile, where: BatchRange, rows: CopyRows, *, rejected: int
         ) -> BatchCounts:
             worker = asyncio.current_task()
             assert worker is not None
             worker.cancel()
-            return await super().load_batch(file, where, copy_bytes, rows=rows, rejected=rejected)
+            return await super().load_batch(file, where, rows, rejected=rejected)
 
     scene = build(Deadly(), workers=2, on_error=on_error)
     with pytest.raises(WorkerLostError, match="a worker was lost with the batch of line"):

@@ -202,11 +202,11 @@ async def _run_application(process: Process, build: Callable[[], Application]) -
     await _wait_ended_or_forced(task, process.ctx)
     if process.ctx.is_done:
         await _cut_off(task)
+    error = _error_of(task)
     if not task.done() or process.ctx.is_done:
         left = [*process.cut_off(), *([] if task.done() else [str(describe_task(task))])]
-        log.error("Stopped by force", reason=str(process.ctx.cause), cut_off=left)
+        log.error("Stopped by force", reason=str(process.ctx.cause), cut_off=left, error=repr(error) if error else None)
         return EXIT_FAILED
-    error = asyncio.CancelledError("the application was cancelled") if task.cancelled() else task.exception()
     if error is None:
         return EXIT_FAILED if process.has_failed_phase() else process.exit_status
     if isinstance(error, ContextCancelled) and process.is_stopping():
@@ -214,6 +214,12 @@ async def _run_application(process: Process, build: Callable[[], Application]) -
         return process.exit_status
     log.error("Application failed", exc_info=error)
     return EXIT_FAILED
+
+
+def _error_of(task: asyncio.Task[None]) -> BaseException | None:
+    if not task.done():
+        return None
+    return asyncio.CancelledError("the application was cancelled") if task.cancelled() else task.exception()
 
 
 async def _start(process: Process, build: Callable[[], Application]) -> None:

@@ -57,12 +57,15 @@ class ModeApplication:
         await select(shutdown)
         log.info("Received shutdown signal", signal=shutdown.value.name)
         await process.stop.run(("drain", self._drain), ("close", self._close))
+        if mode == "breaks when cut off":
+            raise ValueError("broken on purpose")
         log.info("Application shutdown completed")
 
     async def _drain(self) -> None:
         if self._settings.mode == "fails to drain":
             raise OSError("cannot drain")
-        await asyncio.sleep(60 if self._settings.mode == "drains for ever" else 0.05)
+        is_endless = self._settings.mode in {"drains for ever", "breaks when cut off"}
+        await asyncio.sleep(60 if is_endless else 0.05)
 
     async def _close(self) -> None:
         await asyncio.sleep(0)

@@ -211,6 +211,16 @@ def test_the_end_of_the_budget_stops_now_and_says_what_was_cut_off(log: Path) ->
         assert "phase drain: cut off" in run.wait_for("Stopped by force")["cut_off"]
 
 
+def test_what_an_application_raises_when_it_is_cut_off_is_told_with_the_cut(log: Path) -> None:
+    """Its error is in the one line that says what was cut off, and nobody complains that it was never looked at."""
+    with running(log, "breaks when cut off", MODE_GRACE_SECONDS="0.5") as run:
+        run.wait_for("Working")
+        run.send(Signals.SIGTERM)
+        assert run.end() == 1
+        assert run.wait_for("Stopped by force")["error"] == "ValueError('broken on purpose')"
+        assert "never retrieved" not in run.text()
+
+
 def test_a_phase_that_fails_does_not_keep_the_next_from_running_and_the_status_is_1(log: Path) -> None:
     """The failed phase is logged with its error, the next one ran, and nobody takes the end for a clean one."""
     with running(log, "fails to drain") as run:

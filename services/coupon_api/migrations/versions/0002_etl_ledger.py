@@ -27,16 +27,15 @@ create table etl_files (
 # the id itself, which GiST could compare by an extension only; it costs one row a batch.
 ETL_RANGES: Final = """
 create table etl_ranges (
-    file_id     bigint not null references etl_files,
-    byte_start  bigint not null check (byte_start >= 0),
-    byte_end    bigint not null,
-    line_start  bigint not null check (line_start >= 1),
-    line_end    bigint not null,
-    inserted    bigint not null check (inserted >= 0),
-    skipped     bigint not null check (skipped >= 0),
-    rejected    bigint not null check (rejected >= 0),
-    conflicting bigint not null default 0 check (conflicting between 0 and skipped),
-    loaded_at   timestamptz not null default now(),
+    file_id    bigint not null references etl_files,
+    byte_start bigint not null check (byte_start >= 0),
+    byte_end   bigint not null,
+    line_start bigint not null check (line_start >= 1),
+    line_end   bigint not null,
+    inserted   bigint not null check (inserted >= 0),
+    skipped    bigint not null check (skipped >= 0),
+    rejected   bigint not null check (rejected >= 0),
+    loaded_at  timestamptz not null default now(),
     primary key (file_id, byte_start),
     check (byte_end > byte_start),
     check (line_end >= line_start),
@@ -65,7 +64,7 @@ GRANTS: Final = (
     grant select, insert (content_sha256, content_bytes, name, duplicates), update (state, loaded_at)
     on etl_files to etl
     """,
-    "grant select, insert, update (inserted, skipped, conflicting) on etl_ranges to etl",
+    "grant select, insert, update (inserted, skipped) on etl_ranges to etl",
 )
 
 

@@ -238,7 +238,7 @@ async def test_ledger_itself_refuses_ranges_that_overlap(store: EtlStore, admini
 async def test_batches_with_codes_in_opposite_order_do_not_stop_one_another(
     store: EtlStore, other_pool: PostgresPool, administrator: asyncpg.Connection
 ) -> None:
-    """Two that wait for one another in the middle of their COPY are both loaded: the one that lost is merged."""
+    """Two that wait for one another in the middle of their COPY are both loaded: the one that lost tries again."""
     other = EtlStore(other_pool)
     file = await opened(store)
     blocking = administrator.transaction()
@@ -254,7 +254,8 @@ async def test_batches_with_codes_in_opposite_order_do_not_stop_one_another(
     counts = await asyncio.gather(*batches)
     assert sum(one.inserted for one in counts) == 3
     assert await table(administrator) == {code: (file.source, line, line) for code, line in ((A, 2), (B, 3), (C, 4))}
-    assert store.statistics().conflicts + other.statistics().conflicts == 1
+    # Twice if the one that lost looks its codes up before the other has committed.
+    assert store.statistics().conflicts + other.statistics().conflicts in {1, 2}
 
 
 async def test_batches_in_hand_with_codes_in_common_do_not_conflict(store: EtlStore) -> None:

@@ -1,4 +1,4 @@
-"""Load batches into the coupons table, and keep the ledger of what is loaded: all queries of the ETL but its locks.
+"""Load batches into the coupons table, and keep the ledger of what is loaded.
 
 Which of several rows with one code stays depends on their lines alone. A row of the table that anybody else wrote or
 touched (redeemed, cancelled, a newer version) always stays. Otherwise:

@@ -14,9 +14,9 @@ counts as skipped, and of these as conflicting those whose values are not the on
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from typing import Final
 
 import asyncpg
@@ -87,6 +87,15 @@ class _Batch:
     rejected: int
 
 
+@dataclass(slots=True, eq=False)
+class _InHand:
+    """Rows that are about to be loaded; when that has ended, whether they are."""
+
+    rows: CopyRows
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    is_loaded: bool = False
+
+
 class EtlStore:
     """The coupons table and the ledger, for one process that loads files.
 
@@ -103,7 +112,7 @@ class EtlStore:
     def __init__(self, pool: PostgresPool, *, reach: Callable[[str], None] = lambda _: None) -> None:
         self._pool = pool
         self._reach = reach
-        self._in_hand: dict[CopyRows, asyncio.Event] = {}
+        self._in_hand: list[_InHand] = []
         self._merges_left = 0
         self._copied = self._merged = self._conflicts = 0
 
@@ -162,7 +171,7 @@ class EtlStore:
             return await self._copy_or_fail(batch)
         with self._in_hand_before(rows) as before:
             if self._merges_left == 0:
-                counts = await self._try_copy(batch, rows)
+                counts = await self._try_copy(batch, await asyncio.to_thread(rows.encode), None)
                 if counts is not None:
                     self._copied += 1
                     return counts
@@ -215,50 +224,46 @@ class EtlStore:
         )
 
     @contextmanager
-    def _in_hand_before(self, rows: CopyRows) -> Iterator[dict[CopyRows, asyncio.Event]]:
-        """Keep rows among those in hand for the length of a block, which gets the ones that came before, and their end.
+    def _in_hand_before(self, rows: CopyRows) -> Iterator[list[_InHand]]:
+        """Have rows in hand for the length of a block, which gets those that came before.
 
         Batches wait for earlier ones only, so never in a circle.
         """
-        before, is_done = dict(self._in_hand), asyncio.Event()
-        self._in_hand[rows] = is_done
+        before, own = list(self._in_hand), _InHand(rows)
+        self._in_hand.append(own)
         try:
             yield before
+            own.is_loaded = True
         finally:
-            del self._in_hand[rows]
-            is_done.set()
+            self._in_hand.remove(own)
+            own.ended.set()
 
-    async def _copy_free(self, batch: _Batch, before: dict[CopyRows, asyncio.Event]) -> BatchCounts | None:
+    async def _copy_free(self, batch: _Batch, before: list[_InHand]) -> BatchCounts | None:
         """Copy a row for each code that nobody has, and merge the others, each of which costs more.
 
         A batch before this one that brings some of its codes is waited for, before the transaction: within it the
-        database would wait, and the COPY fail. All else is done meanwhile.
+        database would wait, and the COPY fail. All else is done meanwhile. Return None if those codes did not come.
         """
-        rows = batch.rows
-        earlier = {other: is_done for other, is_done in before.items() if not is_done.is_set()}
-        row = await self._pool.fetch_row(_TAKEN, ",".join(rows.codes()))
+        earlier = [other for other in before if not other.ended.is_set()]
+        row = await self._pool.fetch_row(_TAKEN, ",".join(batch.rows.codes()))
         assert row is not None  # noqa: S101 - a select without a from
         taken: list[str] = row[0]
-        waited_for = []
-        for other, is_done in earlier.items():
-            common = await asyncio.to_thread(rows.codes_in, other)
+        awaited = []
+        for other in earlier:
+            common = await asyncio.to_thread(batch.rows.codes_in, other.rows)
             if common:
                 taken += common
-                waited_for.append(is_done)
-        free, others = await asyncio.to_thread(rows.split, taken, batch.file.duplicates)
-        return await self._try_copy(batch, free, others, waited_for)
-
-    async def _try_copy(
-        self,
-        batch: _Batch,
-        free: CopyRows,
-        others: CopyRows | None = None,
-        waited_for: Iterable[asyncio.Event] = (),
-    ) -> BatchCounts | None:
-        """Load a batch unless somebody else has, or is about to have, codes that should be free."""
+                awaited.append(other)
+        free, others = await asyncio.to_thread(batch.rows.split, taken, batch.file.duplicates)
         copy_bytes = await asyncio.to_thread(free.encode)
-        for event in waited_for:
-            await event.wait()
+        for other in awaited:
+            await other.ended.wait()
+        if not all(other.is_loaded for other in awaited):
+            return None
+        return await self._try_copy(batch, copy_bytes, others)
+
+    async def _try_copy(self, batch: _Batch, copy_bytes: bytes, others: CopyRows | None) -> BatchCounts | None:
+        """Load a batch unless somebody else has, or is about to have, codes that should be free."""
         try:
             return await self._pool.transaction(self._load, batch, copy_bytes, others, retries=0)
         except (asyncpg.UniqueViolationError, TransactionContended):

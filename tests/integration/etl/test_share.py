@@ -17,6 +17,7 @@ from tests.support.etl_process import NOTHING, Ended, EtlCommand
 from tests.support.etl_scene import behind_proxy
 from tests.support.etl_share import CLAIMANTS, IMPATIENT, PART_BYTES, Sharer, is_stopped, open_sharer, open_sharers
 from tests.support.eventually import eventually
+from tests.support.fault_report import FaultReport
 from tests.support.service_process import armed
 
 pytestmark = pytest.mark.timeout(180)
@@ -44,11 +45,17 @@ def write(etl: EtlCommand, file: FileModel, name: str = "coupons.csv") -> Path:
 
 
 async def assert_loaded(
-    etl: EtlCommand, file: FileModel, sharers: list[Sharer], rule: Duplicates = Duplicates.FIRST
+    etl: EtlCommand,
+    file: FileModel,
+    sharers: list[Sharer],
+    rule: Duplicates = Duplicates.FIRST,
+    fault_report: FaultReport | None = None,
 ) -> None:
     """All of the file is loaded, once, and whoever came to its end reports all of it."""
     judgement = await judge_load(etl, file, rule=rule) | await judge_leftovers(etl)
     assert judgement.is_ok, judgement
+    if fault_report is not None:
+        fault_report.judge(judgement)
     inserted = len(file.winners(rule))
     for sharer in sharers:
         report = sharer.report()
@@ -84,25 +91,34 @@ async def test_three_processes_load_one_file_each_some_of_it(
     assert shown.output.count("\n") == len(file.bad)
 
 
-async def test_what_a_dead_process_had_in_hand_is_loaded_by_the_others(etl: EtlCommand, file: FileModel) -> None:
+@pytest.mark.fault("E6", "3 processes share a file, kill -9 of one in mid-file")
+async def test_what_a_dead_process_had_in_hand_is_loaded_by_the_others(
+    etl: EtlCommand, file: FileModel, fault_report: FaultReport
+) -> None:
     """Killed in the middle of a part, before a commit: the others end with all of the file."""
     variables = [armed("after-copy"), NOTHING, NOTHING]
     async with open_sharers(etl, write(etl, file), *SMALL, variables=variables) as sharers:
         ended = await ends(sharers)
     assert [one.status for one in ended] == [-signal.SIGKILL, 3, 3], ended
-    await assert_loaded(etl, file, sharers[1:])
+    await assert_loaded(etl, file, sharers[1:], fault_report=fault_report)
 
 
 @pytest.mark.parametrize(
     "point",
     [
-        pytest.param("before-load", marks=pytest.mark.thorough),
-        "after-copy",
-        pytest.param("after-commit", marks=pytest.mark.thorough),
+        pytest.param(
+            point,
+            marks=[pytest.mark.fault("E6", f"3 processes share a file, one frozen {point}, later thawed"), *more],
+        )
+        for point, more in (
+            ("before-load", [pytest.mark.thorough]),
+            ("after-copy", []),
+            ("after-commit", [pytest.mark.thorough]),
+        )
     ],
 )
 async def test_what_a_frozen_process_has_in_hand_is_loaded_by_the_others_and_not_again_by_itself(
-    etl: EtlCommand, file: FileModel, point: str
+    etl: EtlCommand, file: FileModel, point: str, fault_report: FaultReport
 ) -> None:
     """The others come to the end while it is frozen; when it goes on it changes nothing, and reports as they did."""
     variables = [{**IMPATIENT, **armed(point, action="freeze")}, IMPATIENT, IMPATIENT]
@@ -115,10 +131,13 @@ async def test_what_a_frozen_process_has_in_hand_is_loaded_by_the_others_and_not
         ended = await ends(sharers[:1])
     assert [one.status for one in ended] == [3], ended[0].log
     assert await etl.ask("select array_agg(coupons order by code) from coupons") == before
-    await assert_loaded(etl, file, sharers)
+    await assert_loaded(etl, file, sharers, fault_report=fault_report)
 
 
-async def test_process_frozen_in_the_middle_of_a_copy_keeps_nobody_waiting(etl: EtlCommand, file: FileModel) -> None:
+@pytest.mark.fault("E6", "2 processes share a file, one frozen in the middle of a COPY, later thawed")
+async def test_process_frozen_in_the_middle_of_a_copy_keeps_nobody_waiting(
+    etl: EtlCommand, file: FileModel, fault_report: FaultReport
+) -> None:
     """Neither its lease nor a timeout of the server ends the COPY: the others do, and load what it was about to."""
     path = write(etl, file)
     variables = {**IMPATIENT, "SHARE__PART_BYTES": "100000"}
@@ -136,10 +155,13 @@ async def test_process_frozen_in_the_middle_of_a_copy_keeps_nobody_waiting(etl: 
             frozen.send_signal(signal.SIGCONT)
             ended = await ends([frozen])
     assert [one.status for one in ended] == [3], ended[0].log
-    await assert_loaded(etl, file, [other, frozen])
+    await assert_loaded(etl, file, [other, frozen], fault_report=fault_report)
 
 
-async def test_process_that_is_stopped_leaves_the_rest_to_the_others(etl: EtlCommand, file: FileModel) -> None:
+@pytest.mark.fault("E6", "3 processes share a file, SIGTERM to one in mid-file")
+async def test_process_that_is_stopped_leaves_the_rest_to_the_others(
+    etl: EtlCommand, file: FileModel, fault_report: FaultReport
+) -> None:
     """SIGTERM in the middle of a part: status 75 for that one, and the others end with all of the file."""
     async with open_sharers(
         etl, write(etl, file), *SMALL, variables=[NOTHING] * 3, signals=[signal.SIGTERM]
@@ -147,7 +169,7 @@ async def test_process_that_is_stopped_leaves_the_rest_to_the_others(etl: EtlCom
         ended = await ends(sharers)
     assert [one.status for one in ended] == [75, 3, 3], ended
     assert sharers[0].report()["outcome"] == "stopped"
-    await assert_loaded(etl, file, sharers[1:])
+    await assert_loaded(etl, file, sharers[1:], fault_report=fault_report)
 
 
 async def test_process_that_waits_for_others_is_stopped_by_a_signal(etl: EtlCommand, file: FileModel) -> None:
@@ -171,7 +193,10 @@ async def test_process_that_waits_for_others_is_stopped_by_a_signal(etl: EtlComm
     await assert_loaded(etl, file, sharers[:1])
 
 
-async def test_processes_that_divide_the_file_otherwise_do_no_harm(etl: EtlCommand, file: FileModel) -> None:
+@pytest.mark.fault("E6", "3 processes share a file and divide it in three ways")
+async def test_processes_that_divide_the_file_otherwise_do_no_harm(
+    etl: EtlCommand, file: FileModel, fault_report: FaultReport
+) -> None:
     """With other parts and other batches they come into one another's way, and the ledger alone decides."""
     variables = [{"SHARE__PART_BYTES": str(PART_BYTES + n * 1_111)} for n in range(3)]
     async with AsyncExitStack() as stack:
@@ -184,10 +209,11 @@ async def test_processes_that_divide_the_file_otherwise_do_no_harm(etl: EtlComma
         ]
         ended = await ends(sharers)
     assert [one.status for one in ended] == [3, 3, 3], ended
-    await assert_loaded(etl, file, sharers)
+    await assert_loaded(etl, file, sharers, fault_report=fault_report)
 
 
-async def test_claims_that_are_lost_end_no_load(etl: EtlCommand, file: FileModel) -> None:
+@pytest.mark.fault("E6", "3 processes share a file, all connections cut in mid-file")
+async def test_claims_that_are_lost_end_no_load(etl: EtlCommand, file: FileModel, fault_report: FaultReport) -> None:
     """When all connections are cut in the middle, all processes come to the end."""
     async with open_sharers(etl, write(etl, file), *SMALL, variables=[NOTHING] * 3) as sharers:
         assert await etl.ask(
@@ -196,7 +222,7 @@ async def test_claims_that_are_lost_end_no_load(etl: EtlCommand, file: FileModel
         )
         ended = await ends(sharers)
     assert [one.status for one in ended] == [3, 3, 3], ended
-    await assert_loaded(etl, file, sharers)
+    await assert_loaded(etl, file, sharers, fault_report=fault_report)
 
 
 async def test_whoever_wants_a_file_alone_is_refused_while_others_share_it_and_the_other_way_round(

@@ -118,6 +118,8 @@ async def test_stop_that_outlasts_its_budget_is_forced(etl: EtlCommand, fault_re
             await eventually(etl.is_waiting_for_lock, seconds=60)
         else:
             await eventually(etl.ranges, seconds=60)
+            proxy.up.slice_bytes, proxy.up.delay_seconds = 1_024, 0.05
+            await eventually(slow.copies_under_way, seconds=60)
             proxy.up.swallow()
         ended = await stop(load, signal.SIGTERM, fault_report, at_most=GRACE_SECONDS + PROMPT_SECONDS)
         assert "Stopped by force" in ended.log

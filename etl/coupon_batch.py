@@ -50,7 +50,7 @@ _PATTERNS: Final = {
 _TIME: Final = pa.timestamp("us", "UTC")
 _BEGIN: Final = pa.scalar(TIMES_BEGIN, _TIME)
 _END: Final = pa.scalar(TIMES_END, _TIME)
-_SCHEMA: Final = pa.schema(
+COLUMNS_SCHEMA: Final = pa.schema(
     [
         ("code", pa.string()),
         ("member_id", pa.string()),
@@ -62,6 +62,7 @@ _SCHEMA: Final = pa.schema(
         ("source_line", pa.int64()),
     ]
 )
+"""The types of a batch's columns."""
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 Array = Any  # pyarrow has no types of its own
@@ -126,7 +127,7 @@ def read_batch(block: Block, header: Header, *, record_bytes_max: int = RECORD_B
     if not is_good[places].all():
         columns = [column.filter(pa.array(is_good[places])) for column in columns]
     return CouponBatch(
-        pa.RecordBatch.from_arrays([*columns, pa.array(records.lines[is_good])], schema=_SCHEMA),
+        pa.RecordBatch.from_arrays([*columns, pa.array(records.lines[is_good])], schema=COLUMNS_SCHEMA),
         [
             Reject(int(records.lines[place]), block.data[records.starts[place] : records.ends[place]], reasons[place])
             for place in sorted(reasons)

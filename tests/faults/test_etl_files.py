@@ -17,7 +17,16 @@ from sandbox.coupon_file import HEADER, FileRow, coupon_rows
 from tests.support.etl_judge import deadlocks, judge_deadlocks, judge_ended, judge_leftovers, judge_load, judge_loaded
 from tests.support.etl_model import read_model
 from tests.support.etl_process import Ended, EtlCommand
-from tests.support.etl_scene import behind_proxy, contradicting, empty, overwrite, pair_of, some_file, terminate
+from tests.support.etl_scene import (
+    behind_proxy,
+    contradicting,
+    empty,
+    overwrite,
+    pair_of,
+    some_file,
+    terminate,
+    with_codes_of,
+)
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
 from tests.support.judgement import Judgement, Rule, judge
@@ -181,10 +190,7 @@ async def test_files_with_the_same_codes_in_opposite_orders_do_not_end_one_anoth
     before = await deadlocks(etl)
     for _ in range(rounds):
         there = list(coupon_rows(3_000, seed=random.randrange(10**6)))
-        others = list(coupon_rows(3_000, seed=random.randrange(10**6)))
-        back = [
-            FileRow(row.raw[:16] + other.raw[16:], row.code) for row, other in zip(reversed(there), others, strict=True)
-        ]
+        back = with_codes_of(reversed(there), coupon_rows(3_000, seed=random.randrange(10**6)))
         paths = [etl.write("there.csv", there), etl.write("back.csv", back)]
         ended = await asyncio.gather(
             *(

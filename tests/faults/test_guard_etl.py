@@ -9,11 +9,11 @@ from typing import Final
 import pytest
 
 from etl.settings import Duplicates
-from sandbox.coupon_file import FileRow, coupon_rows
+from sandbox.coupon_file import coupon_rows
 from tests.support.etl_judge import deadlocks, judge_deadlocks, judge_ended, judge_load, judge_loaded
 from tests.support.etl_model import read_model
 from tests.support.etl_process import Ended, EtlCommand
-from tests.support.etl_scene import behind_proxy, code_taken, overwrite, pair_of, some_file, terminate
+from tests.support.etl_scene import behind_proxy, code_taken, overwrite, pair_of, some_file, terminate, with_codes_of
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
 from tests.support.judgement import Judgement, Rule
@@ -155,8 +155,8 @@ async def meet(etl: EtlCommand, *, without: str | None) -> Judgement:
 
     Somebody else has a code of the middle, until both wait.
     """
-    some, others = list(coupon_rows(500, seed=3)), coupon_rows(500, seed=4)
-    same = [FileRow(row.raw[:16] + other.raw[16:], row.code) for row, other in zip(some, others, strict=True)]
+    some = list(coupon_rows(500, seed=3))
+    same = with_codes_of(some, coupon_rows(500, seed=4))
     paths = [etl.write("some.csv", some), etl.write("same.csv", same)]
     files = [read_model(path.read_bytes()) for path in paths]
     by_code = sorted(range(500), key=lambda row: files[0].good[row].code)

@@ -1,14 +1,15 @@
 """Rows of coupons for the ETL's store, of which a test cares for code and line alone."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Final
 
 import pyarrow as pa
 
-from etl.copy_format import CopyRows
+from etl import copy_format
+from etl.coupon_batch import COLUMNS_SCHEMA, CouponBatch
 from etl.ledger import BatchRange, DoneRange
 
 CODE_CHARACTERS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -16,22 +17,6 @@ LINE_BYTES: Final = 100
 """How long every line is taken to be."""
 
 _ISSUED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
-_TIME: Final = pa.timestamp("us", "UTC")
-_SCHEMA: Final = pa.schema(
-    [
-        ("code", pa.string()),
-        ("member_id", pa.string()),
-        ("reward_id", pa.string()),
-        ("value_cents", pa.int64()),
-        ("currency", pa.string()),
-        ("issued_at", _TIME),
-        ("expires_at", _TIME),
-        ("status", pa.string()),
-        ("version", pa.int64()),
-        ("source", pa.string()),
-        ("source_line", pa.int64()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +37,10 @@ def some_code(rng: Random) -> str:
     return "".join(rng.choices(CODE_CHARACTERS, k=16))
 
 
-def copy_rows(rows: Iterable[LoadRow], source: str) -> CopyRows:
-    """Return rows as the store takes them, in the order of their codes."""
-    return copy_rows_as_given(sorted(rows, key=astuple), source)
-
-
-def copy_rows_as_given(rows: Iterable[LoadRow], source: str) -> CopyRows:
-    """Return rows as the store takes them, but for their order."""
-    return CopyRows(pa.RecordBatch.from_pylist([_columns(row, source) for row in rows], _SCHEMA))
+def copy_rows(rows: Iterable[LoadRow], source: str) -> copy_format.CopyRows:
+    """Return rows as the store takes them."""
+    batch = pa.RecordBatch.from_pylist([_columns(row) for row in rows], COLUMNS_SCHEMA)
+    return copy_format.copy_rows(CouponBatch(batch, []), source)
 
 
 def range_of(rows: Sequence[LoadRow]) -> BatchRange:
@@ -68,7 +49,7 @@ def range_of(rows: Sequence[LoadRow]) -> BatchRange:
     return BatchRange(min(lines) * LINE_BYTES, (max(lines) + 1) * LINE_BYTES, min(lines), max(lines) + 1)
 
 
-def _columns(row: LoadRow, source: str) -> dict[str, object]:
+def _columns(row: LoadRow) -> dict[str, object]:
     return {
         "code": row.code,
         "member_id": "m-1",
@@ -77,9 +58,6 @@ def _columns(row: LoadRow, source: str) -> dict[str, object]:
         "currency": "EUR",
         "issued_at": _ISSUED_AT,
         "expires_at": _ISSUED_AT + timedelta(days=365),
-        "status": "issued",
-        "version": 1,
-        "source": source,
         "source_line": row.line,
     }
 

@@ -1,7 +1,7 @@
 """Files for the faults of the ETL, and what stands between it and its database."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -74,6 +74,11 @@ def contradicting(etl: EtlCommand, name: str, codes: int, random: Random) -> Pat
         fields[3] = str(random.randrange(3)).encode()
         rows.append(FileRow(b",".join(fields), fields[0].decode()))
     return etl.write(name, rows)
+
+
+def with_codes_of(rows: Iterable[FileRow], others: Iterable[FileRow]) -> list[FileRow]:
+    """Return the other rows under the codes of some."""
+    return [FileRow(row.raw[:16] + other.raw[16:], row.code) for row, other in zip(rows, others, strict=True)]
 
 
 def pair_of(etl: EtlCommand) -> tuple[EtlCommand, EtlCommand]:

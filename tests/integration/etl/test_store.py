@@ -8,6 +8,7 @@ from typing import Final
 import asyncpg
 import pytest
 
+from etl.copy_format import CopyRows
 from etl.errors import DuplicateRowError, RangeTakenError
 from etl.ledger import BatchRange
 from etl.settings import Duplicates
@@ -16,7 +17,7 @@ from runtime.errors import DependencyUnavailable
 from runtime.postgres import PostgresPool, open_pool
 from sandbox.servers import PostgresServer
 from tests.support.databases import role_settings
-from tests.support.etl_rows import LoadRow, copy_rows, copy_rows_as_given, range_of, some_code
+from tests.support.etl_rows import LoadRow, copy_rows, range_of, some_code
 from tests.support.eventually import eventually
 
 CONTENT: Final = bytes(range(32))
@@ -244,10 +245,11 @@ async def test_batches_with_codes_in_opposite_order_do_not_stop_one_another(
     blocking = administrator.transaction()
     await blocking.start()
     await administrator.execute(KNOWN, B, "issued", None, 1, "event", None)
-    forth, back = [[LoadRow(A, 2), LoadRow(B, 3), LoadRow(C, 4)], [LoadRow(C, 5), LoadRow(B, 6), LoadRow(A, 7)]]
+    forth, back = [LoadRow(A, 2), LoadRow(B, 3), LoadRow(C, 4)], [LoadRow(C, 5), LoadRow(B, 6), LoadRow(A, 7)]
+    descending = CopyRows(copy_rows(back, file.source).columns.sort_by([("code", "descending")]))
     batches = [
-        asyncio.create_task(each.load_batch(file, range_of(rows), copy_rows_as_given(rows, file.source), rejected=0))
-        for each, rows in ((store, forth), (other, back))
+        asyncio.create_task(load(store, file, *forth)),
+        asyncio.create_task(other.load_batch(file, range_of(back), descending, rejected=0)),
     ]
     await wait_for_lock(administrator, 2)
     await blocking.rollback()

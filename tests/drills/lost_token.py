@@ -17,7 +17,7 @@ from services.consent_consumer.change_stream import CONSENT_MASTER
 from services.consent_consumer.record import MASTER_OBJECT, external_id
 from services.consent_consumer.store import POSITIONS, MongoConsentStore
 from tests.support.consent_consumer_process import GONE, OBJECTS, ConsentWorld, Content, content_in, content_of, master
-from tests.support.consent_judge import judge_consents, judge_positions, wait_carried
+from tests.support.consent_judge import finish_consents, judge_positions, wait_carried
 from tests.support.consent_members import ConsentMembers
 from tests.support.consent_world import PATIENT, open_consents
 from tests.support.consumer_judge import stop_and_judge
@@ -147,15 +147,14 @@ async def _resync(world: ConsentWorld, members: ConsentMembers, tell: Tell) -> J
     async with world.consumer(**PATIENT, **RESYNC) as consumer:
         await consumer.wait_event("A collection was read as a whole", count=2, seconds=90)
         await members.act_times(50)
-        await wait_carried(world, members)
+        judgement = await finish_consents(world, members, consumer)
         for line in consumer.log():
             if line["event"] == "A collection was read as a whole":
                 tell(f"  {line['stream']} was read as a whole, {line['marked_deleted']} records marked as deleted")
-        ended, _ = await stop_and_judge(consumer)
     await world.wait_agreed()
     await _tell_positions(world, tell)
     await _tell_difference(world, tell)
-    return ended | await judge_consents(world, members) | await judge_positions(world)
+    return judgement
 
 
 async def _skip(world: ConsentWorld, members: ConsentMembers, tell: Tell) -> Judgement:

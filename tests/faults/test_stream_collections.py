@@ -8,10 +8,9 @@ from sandbox.servers import MongoServer
 from services.consent_consumer.change_stream import CONSENT_DETAIL, CONSENT_MASTER
 from services.consent_consumer.store import DEAD_LETTERS
 from tests.support.consent_consumer_process import ConsentWorld, master
-from tests.support.consent_judge import judge_consents, judge_positions, judge_saves, recorded_saves, wait_carried
+from tests.support.consent_judge import finish_consents, judge_saves, recorded_saves
 from tests.support.consent_members import ConsentMembers
 from tests.support.consent_world import PATIENT, begin, open_consents
-from tests.support.consumer_judge import stop_and_judge
 from tests.support.fault_report import FaultReport
 
 PASSED_OVER = "An event about no document was passed over"
@@ -39,11 +38,9 @@ async def test_streams_go_on_over_collections_that_come_and_go(
             await members.act_times(50)
             for _ in range(3):
                 await _drop_and_rename(world, members)
-            await wait_carried(world, members)
+            fault_report.judge(await finish_consents(world, members, consumer))
             passed_over = [line["type"] for line in consumer.log() if line["event"] == PASSED_OVER]
-            ended, _ = await stop_and_judge(consumer)
         assert sorted(passed_over) == ["drop"] * 3 + ["invalidate"] * 6 + ["rename"] * 3
-        fault_report.judge(ended, await judge_consents(world, members), await judge_positions(world))
     fault_report.judge(judge_saves(saves))
 
 
@@ -60,10 +57,8 @@ async def test_a_dropped_database_is_begun_anew(mongo: MongoServer, tmp_path: Pa
             await consumer.wait_event("Work ended with its lease: waiting for the next")
             await consumer.wait_event("Change stream started", count=4)
             await members.act_times(50)
-            await wait_carried(world, members)
-            ended, _ = await stop_and_judge(consumer)
+            fault_report.judge(await finish_consents(world, members, consumer))
         await world.wait_agreed()  # so even what went with the old database is marked
-        fault_report.judge(ended, await judge_consents(world, members), await judge_positions(world))
 
 
 @pytest.mark.fault("C7", "documents of 10 and 15 MB with pre-images on, and one too large for any event")
@@ -87,9 +82,7 @@ async def test_an_event_that_is_too_large_is_a_dead_letter_and_no_end(
         for number in range(20):
             await members.put(CONSENT_MASTER, master(f"after {number}"))
         async with world.consumer(**PATIENT) as consumer:
-            await wait_carried(world, members)
+            fault_report.judge(await finish_consents(world, members, consumer))
             letters = world.database.collection(DEAD_LETTERS)
             found = {str(one["event"]["documentKey"]["_id"])[:20]: one["error_class"] async for one in letters.find()}
-            ended, _ = await stop_and_judge(consumer)
         assert found == {"10 MB used": "WrongConsentFieldError", huge_id[:20]: "EventTooLarge"}
-        fault_report.judge(ended, await judge_consents(world, members), await judge_positions(world))

@@ -9,8 +9,8 @@ from sandbox.servers import MongoServer
 from services.consent_consumer.change_stream import CONSENT_DETAIL, CONSENT_MASTER
 from services.consent_consumer.record import DETAIL_OBJECT, MASTER_OBJECT
 from services.consent_consumer.store import MongoConsentStore
-from tests.support.consent_consumer_process import ConsentWorld, master
-from tests.support.consent_judge import judge_consents, judge_positions, judge_saves, recorded_saves, wait_carried
+from tests.support.consent_consumer_process import ConsentWorld, detail, master
+from tests.support.consent_judge import finish_consents, judge_saves, recorded_saves
 from tests.support.consent_world import PATIENT, SHORT_LEASE, open_consents
 from tests.support.consumer_judge import stop_and_judge
 from tests.support.eventually import eventually
@@ -34,25 +34,26 @@ async def test_an_instance_that_slept_through_its_lease_moves_nothing(
     mongo: MongoServer, tmp_path: Path, fault_report: FaultReport, point: str
 ) -> None:
     """Awake again it finds the lease gone and waits for the next; what it had on its way changes nothing."""
-    async with open_consents([mongo], tmp_path) as (world, members), recorded_saves(world) as saves:
+    async with (
+        open_consents([mongo], tmp_path) as (world, members),
+        recorded_saves(world) as saves,
         # The first two saves are those of the beginning, one a stream.
-        async with world.consumer(**PATIENT, **SHORT_LEASE, **armed(point, 4, action="freeze")) as sleeper:
-            await sleeper.wait_event("Change stream started", count=2)
-            async with members.at_work(pause_seconds=0.01):
-                await wait_frozen(sleeper)
-                async with world.consumer(**PATIENT, **SHORT_LEASE) as follower:
-                    await follower.wait_event("Change stream started", count=2)
-                    before = members.promised
-                    await eventually(lambda: members.promised > before + 100, seconds=40)
-                    sleeper.process.thaw()
-                    await sleeper.wait_event("Work ended with its lease: waiting for the next")
-                    await sleeper.wait_event(WAITING)
-                    ended, _ = await stop_and_judge(follower)
-                    fault_report.judge(ended)
-                    await sleeper.wait_event("Change stream started", count=4)
-            await wait_carried(world, members)
-            ended, _ = await stop_and_judge(sleeper)
-        fault_report.judge(ended, await judge_consents(world, members), await judge_positions(world))
+        world.consumer(**PATIENT, **SHORT_LEASE, **armed(point, 4, action="freeze")) as sleeper,
+    ):
+        await sleeper.wait_event("Change stream started", count=2)
+        async with members.at_work(pause_seconds=0.01):
+            await wait_frozen(sleeper)
+            async with world.consumer(**PATIENT, **SHORT_LEASE) as follower:
+                await follower.wait_event("Change stream started", count=2)
+                before = members.promised
+                await eventually(lambda: members.promised > before + 100, seconds=40)
+                sleeper.process.thaw()
+                await sleeper.wait_event("Work ended with its lease: waiting for the next")
+                await sleeper.wait_event(WAITING)
+                ended, _ = await stop_and_judge(follower)
+                fault_report.judge(ended)
+                await sleeper.wait_event("Change stream started", count=4)
+        fault_report.judge(await finish_consents(world, members, sleeper))
     fault_report.judge(judge_saves(saves))
 
 
@@ -80,6 +81,8 @@ async def test_a_stream_that_is_held_up_holds_up_no_other(
             await consumer.wait_event("Change stream started", count=2)
             stood = await _place(world, CONSENT_DETAIL)
             world.salesforce.faults.switch_on(fault)
+            await members.put(CONSENT_DETAIL, detail("made and taken back", "the last one"))
+            await members.delete(CONSENT_DETAIL, "made and taken back")
             await members.act_times(400)
             await members.put(CONSENT_MASTER, master("the last one"))
             await eventually(lambda: "s:the last one" in world.salesforce.records(MASTER_OBJECT), seconds=60)
@@ -92,9 +95,7 @@ async def test_a_stream_that_is_held_up_holds_up_no_other(
             if fault.kind is FaultKind.RECORD:
                 assert await _place(world, CONSENT_DETAIL) == stood
             world.salesforce.faults.clear()
-            await wait_carried(world, members)
-            ended, _ = await stop_and_judge(consumer)
-        fault_report.judge(ended, await judge_consents(world, members), await judge_positions(world))
+            fault_report.judge(await finish_consents(world, members, consumer))
         fault_report.measure(held=f"{held:g}", oldest=f"{oldest:.1f} s")
 
 

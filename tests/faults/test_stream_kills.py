@@ -11,16 +11,13 @@ from sandbox.servers import MongoServer
 from services.consent_consumer.change_stream import CONSENT_MASTER
 from tests.support.consent_consumer_process import ConsentWorld, master
 from tests.support.consent_judge import (
-    judge_consents,
-    judge_positions,
+    finish_consents,
     judge_saves,
     recorded_saves,
     replays,
-    wait_carried,
 )
 from tests.support.consent_members import ConsentMembers
 from tests.support.consent_world import PATIENT, SHORT_LEASE, begin, open_consents
-from tests.support.consumer_judge import stop_and_judge
 from tests.support.eventually import eventually
 from tests.support.fault_proxy import open_fault_proxy
 from tests.support.fault_report import FaultReport
@@ -93,8 +90,6 @@ async def test_kills_at_every_step_lose_and_invent_nothing(
             for point in deaths:
                 await _die(world, members, point, random.randint(1, POINTS.get(point, 1)))
         async with world.consumer(**PATIENT, **SHORT_LEASE) as last:
-            await wait_carried(world, members)
-            ended, _ = await stop_and_judge(last)
-        fault_report.judge(ended, await judge_consents(world, members), await judge_positions(world))
+            fault_report.judge(await finish_consents(world, members, last))
         fault_report.measure(writes=str(members.writes), told_again=str(replays(world)))
     fault_report.judge(judge_saves(saves))

@@ -11,10 +11,9 @@ import pytest
 
 from sandbox.servers import MongoServer, open_mongo_nodes
 from tests.support.consent_consumer_process import ConsentWorld
-from tests.support.consent_judge import judge_consents, judge_positions, judge_saves, recorded_saves, wait_carried
+from tests.support.consent_judge import finish_consents, judge_saves, recorded_saves, wait_carried
 from tests.support.consent_members import ConsentMembers
 from tests.support.consent_world import PATIENT, open_consents
-from tests.support.consumer_judge import stop_and_judge
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
 from tests.support.footprint import footprint_of, judge_settled
@@ -84,9 +83,7 @@ async def test_streams_ride_out_an_election(tmp_path: Path, fault_report: FaultR
                     await _hurt_primary(nodes[0], how)
                     back = max(back, await _wait_more(world, seconds=BACK_SECONDS))
                     await nodes[0].wait_for_primary()
-            await wait_carried(world, members)
-            ended, _ = await stop_and_judge(consumer)
-        fault_report.judge(ended, await judge_consents(world, members), await judge_positions(world))
+            fault_report.judge(await finish_consents(world, members, consumer))
         fault_report.measure(writes=str(members.writes), went_on_after=f"{back:.1f} s")
     fault_report.judge(judge_saves(saves))
 
@@ -112,8 +109,7 @@ async def test_streams_wait_for_a_majority(tmp_path: Path, fault_report: FaultRe
             await consumer.wait_readiness(200)
             await wait_carried(world, members)
             fault_report.judge(await judge_settled(consumer.process.pid, idle, more=POOL))
-            ended, _ = await stop_and_judge(consumer)
-        fault_report.judge(ended, await judge_consents(world, members), await judge_positions(world))
+            fault_report.judge(await finish_consents(world, members, consumer))
         fault_report.judge(judge_time("coming back", back, at_most=BACK_SECONDS))
         fault_report.measure(back=f"{back:.1f} s", tries=str(tries))
     assert tries <= 2 * (AWAY_SECONDS + back) / 0.25  # two streams, and a pause of half of 0.5 s at least

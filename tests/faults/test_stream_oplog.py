@@ -6,9 +6,8 @@ import pytest
 
 from tests.drills.lost_token import away_too_long, open_forgetful, read_too_slowly, roll_over, token_of
 from tests.support.consent_consumer_process import OBJECTS
-from tests.support.consent_judge import judge_consents, judge_positions, wait_carried
+from tests.support.consent_judge import finish_consents, wait_carried
 from tests.support.consent_world import PATIENT
-from tests.support.consumer_judge import stop_and_judge
 from tests.support.fault_report import FaultReport
 from tests.support.servers import embedded_only
 
@@ -46,6 +45,4 @@ async def test_an_idle_stream_outlives_the_oplog(tmp_path: Path, fault_report: F
         assert all([await token_of(world, stream) != idle[stream] for stream in OBJECTS])
         await members.act_times(50)
         async with world.consumer(**PATIENT) as following:
-            await wait_carried(world, members)
-            ended, _ = await stop_and_judge(following)
-        fault_report.judge(ended, await judge_consents(world, members), await judge_positions(world))
+            fault_report.judge(await finish_consents(world, members, following))

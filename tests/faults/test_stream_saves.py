@@ -11,9 +11,8 @@ from pymongo.errors import OperationFailure
 from sandbox.servers import MongoServer
 from services.consent_consumer.store import POSITIONS
 from tests.support.consent_consumer_process import OBJECTS, ConsentWorld
-from tests.support.consent_judge import judge_consents, judge_positions, replays, wait_carried
+from tests.support.consent_judge import finish_consents, replays, wait_carried
 from tests.support.consent_world import PATIENT, SHORT_LEASE, open_consents
-from tests.support.consumer_judge import stop_and_judge
 from tests.support.eventually import eventually
 from tests.support.fault_report import FaultReport
 from tests.support.service_process import ServiceProcess
@@ -93,15 +92,10 @@ async def test_without_saves_no_more_is_carried_than_may_be_told_again(
                     await consumer.process.kill()
                 assert await positions.find().to_list(None) == kept
             if not is_killed:
-                await wait_carried(world, members)
-                ended, _ = await stop_and_judge(consumer)
-                fault_report.judge(ended)
+                fault_report.judge(await finish_consents(world, members, consumer))
         if is_killed:
             async with world.consumer(**PATIENT, **SHORT_LEASE) as following:
-                await wait_carried(world, members)
-                ended, _ = await stop_and_judge(following)
-                fault_report.judge(ended)
+                fault_report.judge(await finish_consents(world, members, following))
         told_again = replays(world)
         assert told_again <= 2 * 2 * BOUND
-        fault_report.judge(await judge_consents(world, members), await judge_positions(world))
         fault_report.measure(told_again=str(told_again))

@@ -9,7 +9,7 @@ from sandbox.salesforce import Fault, FaultKind
 from sandbox.servers import MongoServer
 from services.consent_consumer.change_stream import CONSENT_MASTER
 from tests.support.consent_consumer_process import master
-from tests.support.consent_judge import judge_consents, judge_positions, replays, wait_carried
+from tests.support.consent_judge import finish_consents, replays
 from tests.support.consent_world import PATIENT, begin, open_consents
 from tests.support.consumer_judge import stop_and_judge
 from tests.support.eventually import eventually
@@ -51,9 +51,7 @@ async def test_stops_under_changes_lose_nothing(
                 slowest = max(slowest, seconds)
         world.salesforce.faults.clear()
         async with world.consumer(**settings) as consumer:
-            await wait_carried(world, members)
-            ended, _ = await stop_and_judge(consumer)
-        fault_report.judge(ended, await judge_consents(world, members), await judge_positions(world))
+            fault_report.judge(await finish_consents(world, members, consumer))
         # A detail that waits for its master holds the place of its stream, so that details may be told again.
         told_again = replays(world, CONSENT_MASTER)
         assert told_again == 0 or calls > 1
@@ -78,8 +76,6 @@ async def test_a_stop_abandons_a_call_that_is_not_answered(
         fault_report.judge(ended)
         world.salesforce.faults.clear()
         async with world.consumer(**PATIENT) as consumer:
-            await wait_carried(world, members)
-            ended, _ = await stop_and_judge(consumer)
-        fault_report.judge(ended, await judge_consents(world, members), await judge_positions(world))
+            fault_report.judge(await finish_consents(world, members, consumer))
         assert replays(world) > 0
         fault_report.measure(stop=f"{seconds:.1f} s", told_again=str(replays(world)))

@@ -8,7 +8,7 @@ holds (L4); a document has one record, whose versions never fall (L2), and nothi
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,8 +26,10 @@ from services.consent_consumer.record import external_id, version
 from services.consent_consumer.store import DEAD_LETTERS, POSITIONS, MongoConsentStore
 from tests.support.consent_consumer_process import GONE, OBJECTS, ConsentWorld, State, content_in, content_of
 from tests.support.consent_members import ConsentMembers, Key
+from tests.support.consumer_judge import stop_and_judge
 from tests.support.eventually import eventually
 from tests.support.judgement import Judgement, Rule, judge, judge_progress
+from tests.support.service_process import ServiceProcess
 
 _OPEN: Final = {CONSENT_MASTER: consent_master_stream, CONSENT_DETAIL: consent_detail_stream}
 _STREAMS: Final = {kind: stream for stream, kind in OBJECTS.items()}
@@ -111,6 +113,23 @@ async def wait_carried(world: ConsentWorld, members: ConsentMembers, *, seconds:
     except TimeoutError as error:
         error.add_note(str(await judge_consents(world, members))[:2_000])
         raise
+
+
+async def finish_consents(world: ConsentWorld, members: ConsentMembers, consumer: ServiceProcess) -> Judgement:
+    """Wait until all has arrived and is behind both positions, stop the consumer, and judge (L1 to L5, L7, L8).
+
+    A document that was made and taken back while Salesforce refused it counts as arrived, and may still be on its way:
+    a stop leaves it to the next start, and the position before it. So the positions are waited for as well.
+    """
+    await wait_carried(world, members)
+    with suppress(TimeoutError):  # the judge tells how far they came
+        await eventually(lambda: _is_behind_all(world), seconds=60, pause_seconds=0.2)
+    ended, _ = await stop_and_judge(consumer)
+    return ended | await judge_consents(world, members) | await judge_positions(world)
+
+
+async def _is_behind_all(world: ConsentWorld) -> bool:
+    return (await judge_positions(world)).is_ok
 
 
 def replays(world: ConsentWorld, stream: str | None = None) -> int:

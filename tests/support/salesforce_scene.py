@@ -12,10 +12,9 @@ from sandbox.servers import MongoServer
 from services.consent_consumer.record import MASTER_OBJECT
 from services.consent_consumer.store import DEAD_LETTERS
 from tests.support.consent_consumer_process import ConsentWorld
-from tests.support.consent_judge import judge_consents, judge_positions, wait_carried
+from tests.support.consent_judge import finish_consents, wait_carried
 from tests.support.consent_members import ConsentMembers
 from tests.support.consent_world import PATIENT, open_consents
-from tests.support.consumer_judge import stop_and_judge
 from tests.support.eventually import eventually
 from tests.support.judgement import Judgement
 from tests.support.service_process import ServiceProcess
@@ -101,9 +100,7 @@ class SalesforceScene:
 
     async def finish(self, consumer: ServiceProcess) -> Judgement:
         """Wait until all has arrived, stop the consumer, and judge its end and all that it did (L1 to L5, L7, L8)."""
-        await wait_carried(self.world, self.members)
-        ended, _ = await stop_and_judge(consumer)
-        return ended | await judge_consents(self.world, self.members) | await judge_positions(self.world)
+        return await finish_consents(self.world, self.members, consumer)
 
 
 @asynccontextmanager

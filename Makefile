@@ -41,7 +41,7 @@ test: $(READY) ## the tests that need no Docker: unit, integration, end to end, 
 	$(BIN)/pytest tests/unit --ignore=tests/unit/patterns -m 'not thorough' --numprocesses auto --dist worksteal
 	$(BIN)/pytest tests --ignore=tests/unit -m 'not thorough' --numprocesses auto --dist worksteal
 
-test-containers: $(READY) ## the tests on PostgreSQL and Apache Kafka from their images, and those that need them (needs Docker)
+test-containers: $(READY) ## the tests on PostgreSQL, Apache Kafka and MongoDB from their images, and those that need them (needs Docker)
 	TEST_SERVERS=containers $(BIN)/pytest tests/integration tests/containers -m 'not thorough' --numprocesses 2 --dist worksteal
 
 test-compose: $(READY) ## the stack of docker-compose.yml under load, restarts, kills and outages (needs Docker)

@@ -43,7 +43,7 @@ NEWEST: Final = "head"
 
 _SERVICES: Final = Path(__file__).resolve().parent.parent / "services"
 # One number for "somebody migrates this server"; any constant does, as long as it stays the same.
-_MIGRATION_LOCK: Final = 7_310_582_440_917
+MIGRATION_LOCK: Final = 7_310_582_440_917
 _SCRAM_ITERATIONS: Final = 4096
 
 _log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ async def migrate(settings: MigrateSettings, *, revision: str = NEWEST) -> None:
         revision: where both histories are to end; tests stop earlier to run a release on the schema of another.
 
     Raises:
-        OSError, TimeoutError: the server cannot be reached.
+        OSError, TimeoutError: the server cannot be reached, or does not answer.
         asyncpg.PostgresError, sqlalchemy.exc.DBAPIError: the server refused, or another migration did not end within
             the lock's time.
         alembic.util.CommandError: the histories do not fit together.
@@ -85,7 +85,7 @@ async def migrate(settings: MigrateSettings, *, revision: str = NEWEST) -> None:
     passwords = settings.role_passwords()
     administrator = await _connect(settings, settings.user, settings.administrator_password(), settings.database)
     try:
-        await administrator.fetchval("select pg_advisory_lock($1)", _MIGRATION_LOCK)
+        await administrator.fetchval("select pg_advisory_lock($1)", MIGRATION_LOCK)
         for role, password in passwords.items():
             await _ensure_role(administrator, role, password)
         # An administrator who is no superuser may give a database away only to a role it is a member of.
@@ -106,6 +106,8 @@ async def _connect(settings: MigrateSettings, user: str, password: str | None, d
         database=database,
         ssl=settings.tls_context(),
         timeout=settings.connect_timeout_seconds,
+        # The limits below are the server's; one that is frozen keeps none.
+        command_timeout=settings.statement_timeout_seconds + settings.connect_timeout_seconds,
         server_settings={
             "application_name": "migrate",
             "statement_timeout": str(int(settings.statement_timeout_seconds * 1000)),

@@ -53,7 +53,7 @@ def find_load(place: Path, files: Sequence[str], options: Sequence[str]) -> Comm
 
 def _container_command(files: Sequence[str], options: Sequence[str]) -> Command:
     """Return the load as a container: it sees the one directory that all files are in, or below."""
-    paths = [Path(file).absolute() for file in files if file != _STANDARD_INPUT]
+    paths = [Path(file).resolve() for file in files if file != _STANDARD_INPUT]
     directory = os.path.commonpath([path.parent for path in paths]) if paths else str(ROOT)
     seen = [f"{_SEEN_AS}/{path.relative_to(directory)}" for path in paths]
     seen += [_STANDARD_INPUT] * (len(files) - len(paths))

@@ -90,7 +90,7 @@ def test_demo_of_some_seconds_disturbs_everything_and_audits_ok(tmp_path: Path) 
     assert status == 0
     for service in RESTARTED:
         assert f"rolling restart of {service}: {service}-1 ended with status 0, 0 requests failed" in run.output
-    assert run.output.count("Salesforce serves again") == len(FAILURES)
+    assert run.output.count("Salesforce serves again after") == len(FAILURES)
     assert "MongoDB is the primary again" in run.output
     assert "its load got a SIGTERM and ended with status 75" in run.output
     assert "the same command again ended with status 3" in run.output

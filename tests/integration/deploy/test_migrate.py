@@ -9,10 +9,13 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from deploy.migrate import migrate
+from deploy.migrate import MIGRATION_LOCK, migrate
 from deploy.settings import MigrateSettings
 from sandbox.servers import PostgresServer
+from sandbox.servers.address import LOOPBACK
 from tests.support.databases import PASSWORDS, migrate_settings
+from tests.support.eventually import eventually
+from tests.support.fault_proxy import open_fault_proxy
 
 
 @pytest.fixture
@@ -158,3 +161,28 @@ async def test_the_command_says_in_one_line_that_the_server_is_away() -> None:
     assert status == 1
     assert output.startswith("migrate: ConnectionRefusedError")
     assert len(output.splitlines()) == 1
+
+
+async def test_server_that_falls_silent_is_given_up(own_postgres: PostgresServer) -> None:
+    """The limits that it would keep itself do not bind it then: while it waits for another migration, here."""
+    connection = await asyncpg.connect(own_postgres.superuser_url, timeout=10)
+    await connection.execute("select pg_advisory_lock($1)", MIGRATION_LOCK)
+    limits = {"connect_timeout_seconds": 1.0, "lock_timeout_seconds": 2.0, "statement_timeout_seconds": 2.0}
+    async with open_fault_proxy(own_postgres.port, host=own_postgres.host) as proxy:
+        settings = migrate_settings(own_postgres).model_copy(
+            update={"host": LOOPBACK, "port": proxy.port, "tls": "off", **limits}
+        )
+        migrating = asyncio.create_task(migrate(settings))
+        await _wait_until_somebody_waits_for_a_lock(connection)
+        proxy.down.swallow()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(migrating), 40)
+        assert migrating.done()
+    await connection.close()
+
+
+async def _wait_until_somebody_waits_for_a_lock(connection: asyncpg.Connection) -> None:
+    async def somebody_waits() -> bool:
+        return bool(await connection.fetchval("select exists (select from pg_locks where not granted)"))
+
+    await eventually(somebody_waits)

@@ -105,7 +105,7 @@ async def test_failing_ends_with_the_demo_and_leaves_no_fault_behind(tmp_path: P
             ctx.cancel()
             await asyncio.wait_for(failing, 15)
         assert await control.faults() == {}
-    assert len(said) == 2
+    assert [one.startswith("Salesforce got fewer than 2 calls") for one in said] == [False, True]
 
 
 async def test_step_down_is_said_and_allowed_for_until_there_is_a_primary_again(

@@ -51,6 +51,19 @@ def test_stack_that_runs_is_loaded_into_by_a_container_that_sees_the_files(
     assert variables == {"ETL_FILES": str(tmp_path)}
 
 
+def test_container_sees_what_a_link_or_a_way_up_leads_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither would lead anywhere inside it."""
+    _stack(monkeypatch, "4a5b6c\n")
+    for directory in ("here", "there"):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "a.csv").touch()
+    (tmp_path / "here" / "today.csv").symlink_to("../there/a.csv")
+    monkeypatch.chdir(tmp_path / "here")
+    command, variables = find_load(tmp_path, ["today.csv", "../here/a.csv"], [])
+    assert command[-2:] == ["/data/there/a.csv", "/data/here/a.csv"]
+    assert variables == {"ETL_FILES": str(tmp_path)}
+
+
 @pytest.mark.parametrize("answer", ["", None], ids=["no container", "no engine"])
 def test_where_nothing_runs_it_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str | None

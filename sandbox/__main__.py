@@ -3,8 +3,9 @@
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 
-from sandbox.coupon_file import HEADER, coupon_rows
+from sandbox.coupon_file import HEADER, FileRow, coupon_rows
 
 
 def main(arguments: list[str]) -> int:
@@ -18,22 +19,30 @@ def main(arguments: list[str]) -> int:
     maker.add_argument("--quoted", action="store_true", help="every field in quotes")
     maker.add_argument("--seed", type=int, default=1, help="the same seed gives the same file")
     given = parser.parse_args(arguments)
-    rows = coupon_rows(
-        given.rows,
-        seed=given.seed,
-        bad_percent=given.bad_percent,
-        duplicate_percent=given.duplicate_percent,
-        is_quoted=given.quoted,
-    )
+    try:
+        rows = coupon_rows(
+            given.rows,
+            seed=given.seed,
+            bad_percent=given.bad_percent,
+            duplicate_percent=given.duplicate_percent,
+            is_quoted=given.quoted,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    return _write(rows)
+
+
+def _write(rows: Iterator[FileRow]) -> int:
     output = sys.stdout.buffer
     try:
         output.write(HEADER)
         output.writelines(row.raw for row in rows)
         output.flush()
-    except ValueError as error:
-        parser.error(str(error))
-    except BrokenPipeError:  # whoever reads has seen enough
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # or the interpreter would fail to flush at its end
+        if not isinstance(error, BrokenPipeError):  # then whoever reads has seen enough
+            sys.stderr.write(f"the file is not whole: {error}\n")
+            return 1
     return 0
 
 

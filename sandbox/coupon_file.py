@@ -85,7 +85,7 @@ def coupon_rows(
     duplicate_percent: float = 0.0,
     is_quoted: bool = False,
 ) -> Iterator[FileRow]:
-    """Yield the rows of a file, its header left out.
+    """Return the rows of a file, its header left out, each made when it is asked for.
 
     Args:
         rows: how many, bad ones and those that come again among them.
@@ -99,6 +99,10 @@ def coupon_rows(
     """
     if rows < 0 or not 0 <= bad_percent <= 100 or not 0 <= duplicate_percent <= 100:
         raise ValueError("rows must be 0 or more, and percents from 0 to 100")
+    return _rows(rows, seed, bad_percent, duplicate_percent, is_quoted)
+
+
+def _rows(rows: int, seed: int, bad_percent: float, duplicate_percent: float, is_quoted: bool) -> Iterator[FileRow]:
     random = Random(seed)  # noqa: S311 - a load, no secret
     kinds = list(BAD_KINDS.values())
     recent: list[Fields] = []

@@ -79,7 +79,7 @@ def test_same_seed_gives_the_same_file_and_another_one_another() -> None:
 def test_percent_out_of_range_is_refused(bad: float, duplicate: float) -> None:
     """A percent is from 0 to 100."""
     with pytest.raises(ValueError, match="percents"):
-        list(coupon_rows(1, seed=1, bad_percent=bad, duplicate_percent=duplicate))
+        coupon_rows(1, seed=1, bad_percent=bad, duplicate_percent=duplicate)
 
 
 def test_command_writes_a_file_with_its_header() -> None:
@@ -94,3 +94,22 @@ def test_command_writes_a_file_with_its_header() -> None:
     expected = HEADER + b"".join(row.raw for row in coupon_rows(50, seed=4, bad_percent=10))
     assert made.stdout == expected
     assert made.stderr == b""
+
+
+def test_command_with_a_number_out_of_range_writes_nothing() -> None:
+    """Not even a header, which would be a file that looks whole."""
+    command = [sys.executable, "-m", "sandbox", "coupons-csv", "--bad-percent", "101"]
+    made = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=60)
+    assert (made.returncode, made.stdout) == (2, b"")
+    assert b"percents from 0 to 100" in made.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is full, as Linux has it")
+def test_command_on_a_full_disk_says_so_in_one_line() -> None:
+    """The status is 1: half a file must not be taken for a whole one."""
+    command = [sys.executable, "-m", "sandbox", "coupons-csv", "--rows", "1000"]
+    with Path("/dev/full").open("wb") as full:
+        made = subprocess.run(command, cwd=ROOT, check=False, stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert made.returncode == 1
+    assert made.stderr.startswith(b"the file is not whole: ")
+    assert made.stderr.count(b"\n") == 1

@@ -18,7 +18,8 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError
 
 from runtime.mongo import Document, MongoDatabase
-from services.consent_consumer.store import DEAD_LETTERS, RAW, waiting_helps
+from services.consent_consumer.foreign_document import FIELD_BY_FIELD
+from services.consent_consumer.store import DEAD_LETTERS, waiting_helps
 
 EVENT_BYTES_MAX: Final = 15_000_000
 """Beyond it a document with the event in it might not fit into MongoDB's 16 MB."""
@@ -204,7 +205,7 @@ class MongoDeadLetters:
 
     @property
     def _letters(self) -> AsyncCollection[RawBSONDocument]:
-        return self._database.collection(DEAD_LETTERS).with_options(codec_options=RAW)
+        return self._database.collection(DEAD_LETTERS).with_options(codec_options=FIELD_BY_FIELD)
 
 
 _IS_FREE: Final = {"$lte": ["$claim.until", "$$NOW"]}  # what was never claimed has no such time, which is less
@@ -235,7 +236,7 @@ def bounded(letter: DeadLetter) -> DeadLetter:
 
 
 def _encode(document: Mapping[str, Any]) -> bytes:  # Any: BSON
-    return bson.encode(document, codec_options=RAW)
+    return bson.encode(document, codec_options=FIELD_BY_FIELD)
 
 
 def _key_of(event: Mapping[str, Any]) -> Document:  # Any: BSON

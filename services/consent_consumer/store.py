@@ -13,8 +13,6 @@ from datetime import datetime
 from typing import Any, Final, Protocol, cast
 
 from bson import Timestamp
-from bson.codec_options import CodecOptions, DatetimeConversion
-from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument
 from pymongo.errors import OperationFailure, PyMongoError
 from uuid_utils.compat import uuid7
@@ -34,14 +32,6 @@ LEASE: Final = "consent-consumer"
 INDEXES: Final = {
     DEAD_LETTERS: [IndexModel([("failed_at", ASCENDING), ("_id", ASCENDING)], name="by_failure")],
 }
-
-RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(
-    document_class=RawBSONDocument,
-    tz_aware=True,
-    uuid_representation=4,
-    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
-)
-"""Keeps documents byte for byte and decodes a field when it is asked for; a time beyond Python's is a `DatetimeMS`."""
 
 _OPERATOR: Final = "operator"
 _NO_OTHER_NUMBERS: Final = dict.fromkeys(("locks", "metrics", "tcmalloc", "wiredTiger"), 0)  # nine tenths of the answer

@@ -13,6 +13,7 @@ import bson
 import pytest
 
 from services.consent_consumer.dead_letters import DeadLetter, DeadLetters, LetterFilter, LetterPosition, letter_id_of
+from tests.support.consent_sample import NO_UUID
 from tests.support.consent_store_contract import DETAIL, LONG, MASTER, SHORT
 from tests.support.eventually import eventually
 
@@ -58,6 +59,17 @@ class DeadLetterContract:
         assert bson.decode(bson.encode(shown.event)) == letter.event
         assert await letters.count() == 2
         assert await letters.show("0" * 32) is None
+
+    async def test_event_of_an_id_that_python_cannot_decode_is_shown_and_claimed(self, letters: DeadLetters) -> None:
+        """An id may say that it is a UUID and be none: whoever looks at its letter, or replays it, gets its bytes."""
+        letter = some_letter(event={"_id": {"_data": "82"}, "documentKey": {"_id": NO_UUID}})
+        await letters.bury([letter])
+        shown = await letters.show(letter.letter_id)
+        claimed = await letters.claim("a", ALL, None, LONG)
+
+        assert shown is not None
+        assert claimed is not None
+        assert shown.event["documentKey"]["_id"] == claimed.event["documentKey"]["_id"] == NO_UUID
 
     async def test_same_event_id_in_another_stream_is_another_letter(self, letters: DeadLetters) -> None:
         """Streams do not meet."""

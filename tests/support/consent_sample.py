@@ -5,6 +5,7 @@ import uuid
 from typing import Any
 
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
+from bson.binary import UUID_SUBTYPE
 
 IDS: list[Any] = [
     MinKey(),
@@ -20,7 +21,7 @@ IDS: list[Any] = [
     {"a": 1},
     DBRef("things", ObjectId()),
     Binary(b"bytes"),
-    uuid.uuid4(),
+    Binary.from_uuid(uuid.uuid4()),
     ObjectId(),
     False,
     dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
@@ -29,6 +30,8 @@ IDS: list[Any] = [
     Code("x"),
     MaxKey(),
 ]
+NO_UUID = Binary(b"no UUID", UUID_SUBTYPE)
+"""An id that says what it is not, and that the driver will not decode."""
 VALUES: dict[str, Any] = {
     **{f"id {number}": value for number, value in enumerate(IDS)},
     "reference": {"a": 1, "$ref": "x", "$id": 1},  # decoded it is a DBRef, whose fields come in another order

@@ -1,5 +1,6 @@
 """The operator's commands, as an operator runs them."""
 
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from patterns import background
 from runtime.mongo import open_mongo
 from runtime.mongo_settings import MongoSettings
 from sandbox.salesforce import Fault, FaultKind
-from services.consent_consumer.record import MASTER_OBJECT
+from services.consent_consumer.record import MASTER_OBJECT, external_id
 from tests.support.consent_consumer_process import ConsentWorld, master, open_consent_world
+from tests.support.consent_sample import NO_UUID
 from tests.support.eventually import eventually
 from tests.support.salesforce import open_sandbox
 
@@ -29,20 +31,20 @@ async def world(mongo_settings: MongoSettings, tmp_path: Path) -> AsyncIterator[
 async def test_dead_letters_are_listed_shown_and_replayed(world: ConsentWorld) -> None:
     """What Salesforce takes by now goes out of the list; what it refuses still stays, and the status says so."""
     letters = world.database.collection("consent_dead_letters")
-    refused = Fault(kind=FaultKind.RECORD, code="DUPLICATES_DETECTED", external_ids=("i:1",))
+    refused = Fault(kind=FaultKind.RECORD, code="DUPLICATES_DETECTED", external_ids=(external_id(NO_UUID), "i:1"))
     world.salesforce.faults.switch_on(refused)
     async with world.consumer() as consumer:
         await consumer.wait_event("Change stream started", count=2)
-        await world.masters.insert_many([master(1), master(2, member_id="\x1b[31mnobody")])
+        await world.masters.insert_many([master(NO_UUID), master(1), master(2, member_id="\x1b[31mnobody")])
 
         async def are_buried() -> bool:
-            return await letters.count_documents({}) == 2
+            return await letters.count_documents({}) == 3
 
         await eventually(are_buried, seconds=40)
     listed = await world.command("dead-letters", "list")
     assert listed.returncode == 0
     lines = listed.stdout.splitlines()
-    assert lines[-1] == "2 dead letters"
+    assert lines[-1] == "3 dead letters"
     assert any("DUPLICATES_DETECTED after 1 tries" in line for line in lines)
     wrong = next(line.split()[0] for line in lines if "WrongConsentFieldError" in line)
 
@@ -51,12 +53,15 @@ async def test_dead_letters_are_listed_shown_and_replayed(world: ConsentWorld) -
     assert "member_id must be a member's id" in shown.stdout
     assert "\x1b" not in shown.stdout
     assert "nobody" in shown.stdout  # it is the operator who asks for the whole event
+    others = [await world.command("dead-letters", "show", line.split()[0]) for line in lines[:-1]]
+    assert [each.returncode for each in others] == [0, 0, 0]
+    assert any(b64encode(NO_UUID).decode() in each.stdout for each in others)
 
     world.salesforce.faults.clear()
     replayed = await world.command("dead-letters", "replay", "--all")
     assert replayed.returncode == 1
-    assert replayed.stdout.splitlines()[-1] == "1 replayed, 1 failed"
-    assert set(world.salesforce.records(MASTER_OBJECT)) == {"i:1"}
+    assert replayed.stdout.splitlines()[-1] == "2 replayed, 1 failed"
+    assert set(world.salesforce.records(MASTER_OBJECT)) == {external_id(NO_UUID), "i:1"}
     assert (await world.command("dead-letters", "list")).stdout.splitlines()[-1] == "1 dead letters"
     assert (await world.command("dead-letters", "show", "nothing")).returncode == 1
 

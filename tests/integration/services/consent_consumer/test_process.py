@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from bson import Binary
-from bson.binary import UUID_SUBTYPE
 
 from patterns import background
 from runtime.mongo import open_mongo
@@ -14,7 +12,7 @@ from runtime.mongo_settings import MongoSettings
 from sandbox.salesforce import Fault, FaultKind
 from services.consent_consumer.record import MASTER_OBJECT, external_id
 from tests.support.consent_consumer_process import ConsentWorld, detail, master, open_consent_world
-from tests.support.consent_sample import IDS
+from tests.support.consent_sample import IDS, NO_UUID
 from tests.support.eventually import eventually
 from tests.support.salesforce import open_sandbox
 from tests.support.service_process import ServiceProcess, armed
@@ -113,7 +111,7 @@ async def test_ids_of_every_type_and_huge_documents_pass(world: ConsentWorld) ->
     """Neither an id that Python cannot decode nor an event beyond 16 MB stops the stream; each has its record."""
     async with world.consumer() as consumer:
         await consumer.wait_event("Change stream started", count=2)
-        odd = [*IDS, Binary(b"no UUID", UUID_SUBTYPE)]
+        odd = [*IDS, NO_UUID]
         await world.masters.insert_many([master(each) for each in odd])
         await world.masters.insert_one(master("huge", note="x" * 15_000_000))
         await world.masters.update_one({"_id": "huge"}, {"$set": {"note": "y" * 15_000_000, "status": "withdrawn"}})

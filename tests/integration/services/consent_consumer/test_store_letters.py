@@ -8,7 +8,7 @@ from bson import Timestamp
 from bson.raw_bson import RawBSONDocument
 
 from services.consent_consumer.dead_letters import EVENT_BYTES_MAX, DeadLetters, letter_id_of
-from services.consent_consumer.store import RAW
+from services.consent_consumer.foreign_document import FIELD_BY_FIELD
 from tests.support.consent_letter_contract import ALL, some_letter
 from tests.support.consent_sample import IDS, VALUES
 from tests.support.consent_store_contract import LONG, MASTER
@@ -22,7 +22,7 @@ async def test_event_of_every_type_and_name_comes_back_byte_for_byte(letters: De
         "$set": {"a.b": 1, "": 2},
         "updated": {"x.0.$y": {"$z": 1}},
     }
-    raw = RawBSONDocument(bson.encode(event, codec_options=RAW))
+    raw = RawBSONDocument(bson.encode(event, codec_options=FIELD_BY_FIELD))
     letter = some_letter(event=raw)
     await letters.bury([letter])
     shown = await letters.show(letter.letter_id)

@@ -10,9 +10,9 @@ from runtime.mongo import open_mongo
 from sandbox.servers import MongoServer
 from services.consent_consumer.collection_scan import MongoCollectionScan, ScanPosition
 from services.consent_consumer.errors import SnapshotTooOldError
-from services.consent_consumer.store import RAW
+from services.consent_consumer.foreign_document import FIELD_BY_FIELD
 from tests.integration.services.consent_consumer.conftest import MongoWorld
-from tests.support.consent_sample import IDS, VALUES
+from tests.support.consent_sample import IDS, NO_UUID, VALUES
 from tests.support.consent_store_contract import MASTER
 from tests.support.eventually import eventually
 from tests.support.mongo_settings import open_mongo_database
@@ -20,10 +20,10 @@ from tests.support.mongo_settings import open_mongo_database
 
 async def test_scan_gives_ids_of_every_type_once_in_pages_of_two(world: MongoWorld) -> None:
     """The order is MongoDB's own over all types, and each document comes byte for byte."""
-    documents = {bson.encode({"_id": each, "value": VALUES}, codec_options=RAW) for each in IDS}
+    documents = {bson.encode({"_id": each, "value": VALUES}, codec_options=FIELD_BY_FIELD) for each in (*IDS, NO_UUID)}
     with world.database.call():
         await world.database.collection(MASTER).insert_many([RawBSONDocument(each) for each in documents])
-        cursor = world.database.collection(MASTER).with_options(codec_options=RAW).find(sort=[("_id", 1)])
+        cursor = world.database.collection(MASTER).with_options(codec_options=FIELD_BY_FIELD).find(sort=[("_id", 1)])
         expected = [document.raw for document in await cursor.to_list(None)]
     found = [document.raw for document in await scan_all(world.collections, 2)]
 

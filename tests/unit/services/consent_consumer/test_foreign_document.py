@@ -10,8 +10,7 @@ from bson.raw_bson import RawBSONDocument
 
 from services.consent_consumer.foreign_document import FIELD_BY_FIELD, FOREIGN, ForeignDocument
 from services.consent_consumer.record import external_id
-from services.consent_consumer.store import RAW
-from tests.support.consent_sample import IDS, VALUES
+from tests.support.consent_sample import IDS, NO_UUID, VALUES
 
 
 def _event(document: dict[str, Any]) -> bytes:
@@ -24,11 +23,11 @@ def _event(document: dict[str, Any]) -> bytes:
             "documentKey": {"_id": document["_id"]},
             "fullDocument": document,
         },
-        codec_options=RAW,
+        codec_options=FIELD_BY_FIELD,
     )
 
 
-@pytest.mark.parametrize("document_id", IDS, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("document_id", [*IDS, NO_UUID], ids=lambda each: type(each).__name__)
 def test_document_of_any_id_reads_as_field_by_field(document_id: Any) -> None:  # noqa: ANN401 - BSON of any type
     """Whatever type an id has, what is read has the external id that reading field by field gives, and its bytes."""
     data = _event({"_id": document_id})

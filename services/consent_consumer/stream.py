@@ -67,17 +67,12 @@ class ConsentStream:
             PositionLostError: The changes from its position on are gone, and the settings say that this is the end.
             LeaseLostError: Another instance may be at work.
         """
-        begin = await self._begin(ctx, lease)
-        while True:
-            try:
-                await self._follow(ctx, lease, begin)
-            except PositionLostError as error:
-                if self._settings.on_lost_token == "fail":  # noqa: S105 - a resume token, no secret
-                    raise
-                _log.error("The position of a stream is lost: its collection is read anew", error=str(error))
-                begin = await self._resync(ctx, lease)
-            else:
-                return
+        try:
+            await self._run(ctx, lease)
+        finally:
+            # What this run was waiting for, and what it held, says nothing of an instance that waits for the lease.
+            self._ledger = StreamLedger(self._settings.in_flight_max)
+            self._patience = Patience(self._stream_metrics, self._settings.retry)
 
     async def check(self) -> None:
         """Return when changes flow, or would if there were any, for readiness; also while another instance works.
@@ -92,8 +87,21 @@ class ConsentStream:
             self._couriers.check()
 
     def statistics(self) -> StreamLedgerStatistics:
-        """Return how much was read, and how much of it is not settled."""
+        """Return how much was read, and how much of it is not settled; nothing while no run is under way."""
         return self._ledger.statistics()
+
+    async def _run(self, ctx: Context, lease: Lease) -> None:
+        begin = await self._begin(ctx, lease)
+        while True:
+            try:
+                await self._follow(ctx, lease, begin)
+            except PositionLostError as error:
+                if self._settings.on_lost_token == "fail":  # noqa: S105 - a resume token, no secret
+                    raise
+                _log.error("The position of a stream is lost: its collection is read anew", error=str(error))
+                begin = await self._resync(ctx, lease)
+            else:
+                return
 
     async def _begin(self, ctx: Context, lease: Lease) -> Position:
         """Return where the stream stands, and give it a place to stand on if it never had one."""

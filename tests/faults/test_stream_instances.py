@@ -20,6 +20,11 @@ from tests.support.service_process import armed
 
 WAITING = "Another instance holds the lease: waiting"
 HELD_UP = {"IN_FLIGHT_MAX": "200"}
+HOLDS_NOTHING = {
+    f'lp_{stream}_{what}{{name="default"}}': 0.0
+    for stream in (CONSENT_MASTER, CONSENT_DETAIL)
+    for what in ("held", "unsettled", "oldest_seconds")
+}
 
 
 @pytest.mark.thorough
@@ -33,7 +38,7 @@ HELD_UP = {"IN_FLIGHT_MAX": "200"}
 async def test_an_instance_that_slept_through_its_lease_moves_nothing(
     mongo: MongoServer, tmp_path: Path, fault_report: FaultReport, point: str
 ) -> None:
-    """Awake again it finds the lease gone and waits for the next; what it had on its way changes nothing."""
+    """Awake again it finds the lease gone and waits, ready, for the next; what it had on its way changes nothing."""
     async with (
         open_consents([mongo], tmp_path) as (world, members),
         recorded_saves(world) as saves,
@@ -50,6 +55,8 @@ async def test_an_instance_that_slept_through_its_lease_moves_nothing(
                 sleeper.process.thaw()
                 await sleeper.wait_event("Work ended with its lease: waiting for the next")
                 await sleeper.wait_event(WAITING)
+                await sleeper.wait_readiness(200)
+                await sleeper.wait_metrics(**HOLDS_NOTHING)
                 ended, _ = await stop_and_judge(follower)
                 fault_report.judge(ended)
                 await sleeper.wait_event("Change stream started", count=4)

@@ -80,7 +80,8 @@ class DuplicateRowError(ValueError):
 
 
 class WorkerLostError(RuntimeError):
-    """Say that a worker of the pool ended with a batch in hand, which was rolled back."""
+    """Say that a worker of the pool ended before its time; the batch that it had in hand, if any, was rolled back."""
 
-    def __init__(self, line: int) -> None:
-        super().__init__(f"a worker was lost with the batch of line {line}")
+    def __init__(self, line: int | None = None) -> None:
+        where = "between two batches" if line is None else f"with the batch of line {line}"
+        super().__init__(f"a worker was lost {where}")

@@ -8,7 +8,7 @@
 
 Each takes the batches as they come, has at most `num_workers` in hand, and lets 2 x `num_workers` wait in its channel.
 Cancelling any of them cancels its workers, and returns when they have ended. No variant leaves its feeder in front of a
-channel that nobody reads.
+channel that nobody reads, and none takes jobs for done whose workers are gone.
 """
 
 import asyncio
@@ -50,25 +50,33 @@ async def count_failures(
     is told of each failure; what it raises ends the load as in `stop_together`.
 
     Raises:
-        WorkerLostError: A worker was cancelled; Go's pool would go on with the others, and with none for ever.
+        WorkerLostError: A worker was cancelled with a job in hand, or all of them while there were jobs; Go's pool
+            would go
+            on with the others, and with none for ever.
     """
     async with ErrorGroup() as group, WorkerPool(work, num_workers, 2 * num_workers) as pool:
+        are_all_accepted = False
 
         async def feed() -> None:
+            nonlocal are_all_accepted
             try:
                 async for job in jobs:
                     await pool.submit(job)
             except ChannelClosedError:
-                return  # the pool has ended before the file: why is in one of its results
-            finally:
-                pool.close()
+                return  # no worker is left, and so the results end
+            are_all_accepted = True
+            pool.close()
 
         await group.go(feed)
         async for result in pool:
+            if isinstance(result.error, asyncio.CancelledError):
+                raise WorkerLostError(result.job.block.first_line)
             if isinstance(result.error, Exception):
                 judge(result.error, result.job)
             elif result.error is not None:
-                raise _lost(result.job, result.error)
+                raise result.error
+        if not are_all_accepted:
+            raise WorkerLostError
 
 
 async def keep_first_error(jobs: AsyncIterator[BatchJob], work: Work, num_workers: int) -> None:
@@ -80,15 +88,16 @@ async def keep_first_error(jobs: AsyncIterator[BatchJob], work: Work, num_worker
     first = _FirstError(job_channel)
     wait_group = WaitGroup()
 
+    async def work_unless_failed(job: BatchJob) -> None:
+        if first.error is None:
+            await work(job)
+
     async def worker(ctx: Context, worker_id: int) -> None:
         _name_worker(worker_id, num_workers)
-        async for job in job_channel:
-            if first.error is not None:
-                return
-            try:
-                await ctx.run(work(job))
-            except BaseException as error:  # noqa: BLE001 - raised when all have ended
-                await first.keep(_lost(job, error))
+        try:
+            await ctx.run(_do_all(ctx, job_channel, work_unless_failed))
+        except BaseException as error:  # noqa: BLE001 - raised when all have ended
+            await first.keep(error)
 
     with background().with_cancel() as ctx:
         for worker_id in range(1, num_workers + 1):
@@ -138,13 +147,7 @@ async def stop_together(jobs: AsyncIterator[BatchJob], work: Work, num_workers: 
 
         async def worker(worker_id: int) -> None:
             _name_worker(worker_id, num_workers)
-            async for job in job_channel:
-                try:
-                    await work(job)
-                except asyncio.CancelledError as error:
-                    if group.ctx.is_done:
-                        raise
-                    raise _lost(job, error) from None
+            await _do_all(group.ctx, job_channel, work)
 
         for worker_id in range(1, num_workers + 1):
             await group.go(worker, worker_id)
@@ -161,9 +164,25 @@ async def _feed(jobs: AsyncIterator[BatchJob], job_channel: Channel[BatchJob]) -
     job_channel.close()
 
 
-def _lost(job: BatchJob, error: BaseException) -> BaseException:
-    """Return what a worker's end means: nobody here cancels one worker alone."""
-    return WorkerLostError(job.block.first_line) if isinstance(error, asyncio.CancelledError) else error
+async def _do_all(ctx: Context, job_channel: Channel[BatchJob], work: Work) -> None:
+    """Do the jobs of a channel up to its end.
+
+    Nobody cancels one worker alone, but whoever does ends it, also while it waits for a job; and neither a wait group
+    nor an error group takes that for a failure.
+
+    Raises:
+        WorkerLostError: It was cancelled, and the context that ends with the pool has not ended.
+    """
+    line = None
+    try:
+        async for job in job_channel:
+            line = job.block.first_line
+            await work(job)
+            line = None
+    except asyncio.CancelledError:
+        if ctx.is_done:
+            raise
+        raise WorkerLostError(line) from None
 
 
 def _name_worker(worker_id: int, num_workers: int) -> None:

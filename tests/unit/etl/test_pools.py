@@ -131,6 +131,50 @@ async def test_pool_whose_workers_are_cancelled_says_so_at_once(pool: Pool) -> N
         await asyncio.wait_for(pool(aiter(Feeder()), die, WORKERS), 5)
 
 
+async def idle(
+    pool: Pool, bench: Bench, resume: asyncio.Event
+) -> tuple[asyncio.Task[object], list[asyncio.Task[object]]]:
+    """Start a pool whose feeder pauses behind two jobs; return it, and its workers, when all of them wait for a job."""
+
+    async def pausing() -> AsyncIterator[BatchJob]:
+        async for job in Feeder():
+            if job.number == 3:
+                await resume.wait()
+            yield job
+
+    load = asyncio.create_task(pool(pausing(), bench.work, WORKERS))
+    await eventually(lambda: len(bench.done) == 2)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    workers = [task for task in asyncio.all_tasks() if task.get_name().startswith("worker ")]
+    assert len(workers) == WORKERS
+    return load, workers
+
+
+@each_pool
+async def test_pool_whose_workers_are_cancelled_between_two_jobs_says_so_at_once(pool: Pool) -> None:
+    """Workers that waited for a job are missed as well: not as if all were done, and no feeder is left."""
+    bench, resume = Bench(is_open=True), asyncio.Event()
+    load, workers = await idle(pool, bench, resume)
+    for worker in workers:
+        worker.cancel()
+    await asyncio.wait(workers, timeout=5)
+    resume.set()
+    with pytest.raises(WorkerLostError, match="a worker was lost between two batches"):
+        await asyncio.wait_for(load, 5)
+    assert sorted(bench.done) == [1, 2]
+
+
+@each_pool
+async def test_cancel_reaches_workers_that_wait_for_a_job(pool: Pool) -> None:
+    """A load that is cancelled while its file brings nothing ends as it does in the middle of a job."""
+    load, workers = await idle(pool, Bench(is_open=True), asyncio.Event())
+    load.cancel()
+    await asyncio.wait({load}, timeout=5)
+    assert load.cancelled()
+    assert all(worker.done() for worker in workers)
+
+
 class DyingError(BaseException):
     """Ends a worker as nothing that is caught does."""
 

@@ -281,3 +281,31 @@ async def test_load_without_workers_ends_at_once_and_says_so(build: Callable[...
     scene = build(Deadly(), workers=2, on_error=on_error)
     with pytest.raises(WorkerLostError, match="a worker was lost with the batch of line"):
         await asyncio.wait_for(scene.load(each(cut(list(coupon_rows(1_000, seed=1))))), timeout=5)
+
+
+@pytest.mark.parametrize("on_error", list(OnError))
+async def test_load_whose_workers_are_gone_between_two_batches_is_not_taken_for_done(
+    build: Callable[..., Scene], on_error: OnError
+) -> None:
+    """Workers that end while the file brings nothing are an error too, though no batch was lost with them."""
+    blocks, resume = cut(list(coupon_rows(100, seed=1))), asyncio.Event()
+
+    async def pausing() -> AsyncIterator[Block]:
+        for number, block in enumerate(blocks):
+            if number == 2:
+                await resume.wait()
+            yield block
+
+    scene = build(FakeStore(), workers=2, on_error=on_error)
+    load = asyncio.create_task(scene.load(pausing()))
+    await eventually(lambda: scene.processor.processed_count == 2 * BATCH)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    workers = [task for task in asyncio.all_tasks() if task.get_name().startswith("worker ")]
+    assert len(workers) == 2
+    for worker in workers:
+        worker.cancel()
+    await asyncio.wait(workers, timeout=5)
+    resume.set()
+    with pytest.raises(WorkerLostError, match="a worker was lost between two batches"):
+        await asyncio.wait_for(load, timeout=5)

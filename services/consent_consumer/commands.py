@@ -2,7 +2,8 @@
 
 import argparse
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Final, cast
 
@@ -11,9 +12,16 @@ from uuid_utils.compat import uuid7
 
 from patterns import background
 from runtime.command import EXIT_FAILED, EXIT_OK, count_of, say
+from runtime.errors import DependencyUnavailable
 from runtime.mongo import MongoDatabase, open_mongo
 from services.consent_consumer.change_stream import CONSENT_DETAIL, CONSENT_MASTER, Change
-from services.consent_consumer.dead_letters import DeadLetter, LetterFilter, LetterPosition, MongoDeadLetters
+from services.consent_consumer.dead_letters import (
+    DeadLetter,
+    DeadLetters,
+    LetterFilter,
+    LetterPosition,
+    MongoDeadLetters,
+)
 from services.consent_consumer.errors import LeaseHeldError
 from services.consent_consumer.outcome import Outcome, Verdict
 from services.consent_consumer.salesforce import Salesforce, open_salesforce
@@ -143,9 +151,10 @@ async def show_dead_letter(_: ConsentConsumerSettings, arguments: argparse.Names
 async def replay_dead_letters(
     settings: ConsentConsumerSettings, arguments: argparse.Namespace, database: MongoDatabase
 ) -> int:
-    """Send letters again, one at a time; status 1 if some are refused still.
+    """Send letters again, one at a time; status 1 if some are refused still, or if the one that is named cannot be had.
 
     A consumer may be at work meanwhile: what is older than what it has sent is refused by its version, and so settled.
+    An error, such as that Salesforce does not answer, ends the command and leaves the letter in hand to the next one.
     """
     wanted = LetterFilter(stream=arguments.stream, error_class=arguments.error_class, letter_id=arguments.id)
     letters = MongoDeadLetters(database)
@@ -158,15 +167,32 @@ async def replay_dead_letters(
             if letter is None:
                 break
             place = LetterPosition(letter.failed_at, letter.letter_id)
-            outcome = await _replay(salesforce, letter)
+            async with _given_back_on_error(letters, letter, claim_id):
+                outcome = await _replay(salesforce, letter)
             if outcome.verdict in (Verdict.STORED, Verdict.OLDER):
                 settled += await letters.settle(letter.letter_id, claim_id)
             else:
                 failed += 1
                 await letters.give_back(letter.letter_id, claim_id, f"{outcome.code} {outcome.detail}".rstrip())
                 say(f"{letter.letter_id} is refused still: {outcome.code} {outcome.detail}".rstrip())
+    if arguments.id is not None and place is None:
+        is_there = await letters.list(wanted, None, 1)
+        claim = f"{arguments.id} is being replayed: its claim ends within {settings.dead_letters.claim_seconds:g} s"
+        say(claim if is_there else "no such dead letter")
+        return EXIT_FAILED
     say(f"{settled} replayed, {failed} failed")
     return EXIT_FAILED if failed else EXIT_OK
+
+
+@asynccontextmanager
+async def _given_back_on_error(letters: DeadLetters, letter: DeadLetter, claim_id: str) -> AsyncIterator[None]:
+    """Free a claimed letter, as it was, when the block ends by an error or a cancel."""
+    try:
+        yield
+    except BaseException:
+        with suppress(DependencyUnavailable):  # the claim runs out by itself
+            await letters.give_back(letter.letter_id, claim_id, None)
+        raise
 
 
 async def _replay(salesforce: Salesforce, letter: DeadLetter) -> Outcome:

@@ -109,8 +109,15 @@ class DeadLetters(Protocol):
     async def settle(self, letter_id: str, claim_id: str) -> bool:
         """Remove a letter that was replayed; False when the claim was over and another took it, or it is gone."""
 
-    async def give_back(self, letter_id: str, claim_id: str, cause: str) -> bool:
-        """Leave a letter whose replay failed to the next one, with one more try and its cause; False as `settle`."""
+    async def give_back(self, letter_id: str, claim_id: str, cause: str | None) -> bool:
+        """Leave a letter whose replay failed to the next one; False as `settle`.
+
+        Args:
+            letter_id: Which one.
+            claim_id: Whose.
+            cause: Why it was refused, which counts as one more try; None leaves the letter as it was, for a replay that
+                came to no answer.
+        """
 
     async def count(self) -> int:
         """Return about how many letters there are, at no cost."""
@@ -178,9 +185,11 @@ class MongoDeadLetters:
             result = await self._letters.delete_one(_claimed(letter_id, claim_id))
         return bool(result.deleted_count)
 
-    async def give_back(self, letter_id: str, claim_id: str, cause: str) -> bool:
+    async def give_back(self, letter_id: str, claim_id: str, cause: str | None) -> bool:
         """See `DeadLetters`."""
-        change = {"$set": {"cause": _cut(cause, CAUSE_CHARACTERS_MAX)}, "$inc": {"tries": 1}, "$unset": {"claim": ""}}
+        change: Document = {"$unset": {"claim": ""}}
+        if cause is not None:
+            change |= {"$set": {"cause": _cut(cause, CAUSE_CHARACTERS_MAX)}, "$inc": {"tries": 1}}
         with waiting_helps(self._database):
             result = await self._letters.update_one(_claimed(letter_id, claim_id), change)
         return bool(result.matched_count)

@@ -69,13 +69,13 @@ class ConsentWorld:
         way = self._mongo.model_copy(update={"hosts": (f"{LOOPBACK}:{proxy.port}",), "replica_set": None})
         return ConsentWorld(self.database, way, self.salesforce, self._directory)
 
-    async def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run one of the operator's commands to its end."""
+    async def command(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Run one of the operator's commands to its end; settings are variables without their prefix."""
         return await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-m", "services.consent_consumer", *arguments],
             cwd=ROOT,
-            env=environment_of("consent_consumer", self._variables()),
+            env=environment_of("consent_consumer", self._variables() | settings),
             capture_output=True,
             text=True,
             timeout=60,

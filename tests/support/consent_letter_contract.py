@@ -163,6 +163,18 @@ class DeadLetterContract:
         assert found is not None
         assert (found.cause, found.tries) == ("still refused", 2)
 
+    async def test_letter_given_back_without_an_answer_is_free_as_it_was(self, letters: DeadLetters) -> None:
+        """Nobody said anything of its event, so neither its cause nor its tries change."""
+        letter = some_letter()
+        await letters.bury([letter])
+        assert await letters.claim("a", ALL, None, LONG)
+        assert not await letters.give_back(letter.letter_id, "b", None)
+        assert await letters.give_back(letter.letter_id, "a", None)
+        found = await letters.claim("b", ALL, None, LONG)
+
+        assert found is not None
+        assert (found.cause, found.tries) == (letter.cause, letter.tries)
+
     async def test_text_that_is_too_long_or_no_text_is_cut_to_its_bound(self, letters: DeadLetters) -> None:
         """A cause of any length, with half a character in it, and many long codes."""
         letter = some_letter(cause="\ud800" + "x" * 100_000, codes=("y" * 1_000,) * 100)

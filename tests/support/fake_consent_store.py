@@ -155,12 +155,13 @@ class FakeDeadLetters:
         del self.letters[letter_id], self._claims[letter_id]
         return True
 
-    async def give_back(self, letter_id: str, claim_id: str, cause: str) -> bool:
+    async def give_back(self, letter_id: str, claim_id: str, cause: str | None) -> bool:
         """See `DeadLetters`."""
         if not self._is_claimed(letter_id, claim_id):
             return False
-        letter = self.letters[letter_id]
-        self.letters[letter_id] = bounded(replace(letter, cause=cause, tries=letter.tries + 1))
+        if cause is not None:
+            letter = self.letters[letter_id]
+            self.letters[letter_id] = bounded(replace(letter, cause=cause, tries=letter.tries + 1))
         del self._claims[letter_id]
         return True
 

@@ -1,18 +1,24 @@
 """The operator's commands, as an operator runs them."""
 
+import subprocess
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from bson import Timestamp
 
 from patterns import background
 from runtime.mongo import open_mongo
 from runtime.mongo_settings import MongoSettings
 from sandbox.salesforce import Fault, FaultKind
+from sandbox.servers.address import LOOPBACK, free_port
+from services.consent_consumer.dead_letters import DeadLetter, LetterFilter, MongoDeadLetters
 from services.consent_consumer.record import MASTER_OBJECT, external_id
-from tests.support.consent_consumer_process import ConsentWorld, master, open_consent_world
+from tests.support.consent_consumer_process import ConsentWorld, Content, master, open_consent_world
+from tests.support.consent_letter_contract import some_letter
 from tests.support.consent_sample import NO_UUID
+from tests.support.consent_store_contract import LONG
 from tests.support.eventually import eventually
 from tests.support.salesforce import open_sandbox
 
@@ -26,6 +32,26 @@ async def world(mongo_settings: MongoSettings, tmp_path: Path) -> AsyncIterator[
         open_consent_world(database, mongo_settings, salesforce, tmp_path) as world,
     ):
         yield world
+
+
+def letter_of(document: Content) -> DeadLetter:
+    """Return a letter about a document that was made long ago."""
+    event = {
+        "_id": {"_data": "82"},
+        "operationType": "insert",
+        "clusterTime": Timestamp(1_700_000_000, 1),
+        "documentKey": {"_id": document["_id"]},
+        "fullDocument": document,
+    }
+    return some_letter(event=event)
+
+
+def assert_ends_with_a_sentence(command: "subprocess.CompletedProcess[str]", beginning: str) -> None:
+    """Assert that a command failed and said why in one line."""
+    assert command.returncode == 1
+    assert command.stdout == ""
+    (line,) = command.stderr.splitlines()
+    assert line.startswith(beginning)
 
 
 async def test_dead_letters_are_listed_shown_and_replayed(world: ConsentWorld) -> None:
@@ -64,6 +90,37 @@ async def test_dead_letters_are_listed_shown_and_replayed(world: ConsentWorld) -
     assert set(world.salesforce.records(MASTER_OBJECT)) == {external_id(NO_UUID), "i:1"}
     assert (await world.command("dead-letters", "list")).stdout.splitlines()[-1] == "1 dead letters"
     assert (await world.command("dead-letters", "show", "nothing")).returncode == 1
+
+
+async def test_a_replay_that_cannot_reach_salesforce_leaves_the_letter_as_it_was(world: ConsentWorld) -> None:
+    """The operator who tries again at once has it, with its tries and its cause, and replays it."""
+    letters = MongoDeadLetters(world.database)
+    letter = letter_of(master(1))
+    await letters.bury([letter])
+    away = await world.command("dead-letters", "replay", "--all", SALESFORCE__URL=f"http://{LOOPBACK}:{free_port()}")
+    assert_ends_with_a_sentence(away, "salesforce: ")
+    left = await letters.show(letter.letter_id)
+    assert left is not None
+    assert (left.tries, left.cause) == (letter.tries, letter.cause)
+
+    replayed = await world.command("dead-letters", "replay", "--id", letter.letter_id)
+    assert (replayed.returncode, replayed.stdout) == (0, "1 replayed, 0 failed\n")
+    assert set(world.salesforce.records(MASTER_OBJECT)) == {"i:1"}
+
+
+async def test_a_letter_that_cannot_be_had_is_told_with_its_reason(world: ConsentWorld) -> None:
+    """One that another operator replays, one of the other stream, and one that is not there: status 1 each time."""
+    letters = MongoDeadLetters(world.database)
+    letter = letter_of(master(1))
+    await letters.bury([letter])
+    assert await letters.claim("another", LetterFilter(), None, LONG)
+
+    held = await world.command("dead-letters", "replay", "--id", letter.letter_id)
+    assert (held.returncode, held.stdout) == (1, f"{letter.letter_id} is being replayed: its claim ends within 300 s\n")
+    other = await world.command("dead-letters", "replay", "--id", letter.letter_id, "--stream", "consent_detail")
+    unknown = await world.command("dead-letters", "replay", "--id", "nothing")
+    for answer in (other, unknown):
+        assert (answer.returncode, answer.stdout) == (1, "no such dead letter\n")
 
 
 async def test_a_replayed_letter_overwrites_nothing_newer(world: ConsentWorld) -> None:

@@ -26,7 +26,7 @@ from services.consent_consumer.dead_letters import MongoDeadLetters
 from services.consent_consumer.errors import LeaseLostError
 from services.consent_consumer.lease import Lease, LeaseKeeper
 from services.consent_consumer.metrics import ConsentMetrics
-from services.consent_consumer.salesforce import open_salesforce
+from services.consent_consumer.salesforce import Salesforce, open_salesforce
 from services.consent_consumer.settings import ConsentConsumerSettings
 from services.consent_consumer.store import CRASH_POINTS as STORE_CRASH_POINTS
 from services.consent_consumer.store import MongoConsentStore
@@ -95,18 +95,21 @@ class Application:
                 if await select(failed, stop) is failed:
                     _log.error("Change streams failed", error=repr(failed.value))
                     routine_ctx.cancel()
-                    await self.graceful_shutdown(process, background, database)
+                    await self.graceful_shutdown(process, background, salesforce, database)
                     raise failed.value
                 _log.info("Received shutdown signal", signal=stop.value.name)
                 routine_ctx.cancel()
-                await self.graceful_shutdown(process, background, database)
+                await self.graceful_shutdown(process, background, salesforce, database)
                 raise_reported(stream_errors)  # the last call may fail, or saving, or giving the lease back
                 process.ctx.raise_if_done()  # a stop that was forced did not complete
                 _log.info("Application shutdown completed")
 
-    async def graceful_shutdown(self, process: Process, background: WaitGroup, database: MongoDatabase) -> None:
+    async def graceful_shutdown(
+        self, process: Process, background: WaitGroup, salesforce: Salesforce, database: MongoDatabase
+    ) -> None:
         """Stop in order, under what is left of the grace period: the calls in hand, the lease, the database."""
         process.health.set_draining()
+        salesforce.close()
         await process.stop.run(("change streams", background.wait), ("mongo", database.aclose))
 
     async def _consume(self, ctx: Context, keeper: LeaseKeeper, streams: Sequence[ConsentStream]) -> None:

@@ -60,6 +60,11 @@ class Salesforce:
         self._tokens = tokens
         self._pause = pause
         self._settings = settings
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Begin no call any more. One that is under way may end; of one that is made in halves the rest is given up."""
+        self._is_closed = True
 
     @property
     def paused_seconds(self) -> float:
@@ -78,7 +83,7 @@ class Salesforce:
 
         Raises:
             SalesforceDenied: Salesforce will not serve this client until somebody has mended something.
-            SalesforceUnavailable: It cannot now; ask again after `retry_after_seconds`.
+            SalesforceUnavailable: It cannot now; ask again after `retry_after_seconds`. Or this client is closed.
             ValueError: There are more records, or two with one external id.
         """
         if len(records) > RECORDS_PER_CALL_MAX:
@@ -134,6 +139,8 @@ class Salesforce:
         Raises:
             _CallRefusedError: It is refused for what it holds.
         """
+        if self._is_closed:
+            raise SalesforceUnavailable(DEPENDENCY, "this client is closed")
         path = f"/services/data/{self._settings.api_version}{path}"
         began = asyncio.get_running_loop().time()
         try:

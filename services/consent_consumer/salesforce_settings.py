@@ -37,7 +37,8 @@ class SalesforceSettings(Section):
         version_rule: with what the message of the validation rule on versions begins; the rule is
             `Version__c < PRIORVALUE(Version__c)`, on both objects.
         call_timeout_seconds: for one request and its whole answer, the wait for a free connection included.
-        timeout_seconds: for one call with all that belongs to it: a token, and a second try with a new one.
+        timeout_seconds: for one call with all that belongs to it: a token, and a second try with a new one. A stop
+            waits for it. A token that came is kept, so the next call has the whole time for itself.
         connections_max: how many requests there are at once.
         idle_seconds: how long an unused connection is kept; less than the other side keeps it.
         answer_bytes_max: of an answer, packed and unpacked.
@@ -56,7 +57,7 @@ class SalesforceSettings(Section):
     version_rule: str = Field(default="Version_Must_Not_Decrease", min_length=1, max_length=255)
     connect_timeout_seconds: Seconds = 5.0
     call_timeout_seconds: Seconds = 12.0
-    timeout_seconds: Seconds = 25.0
+    timeout_seconds: Seconds = 12.0
     connections_max: int = Field(default=4, ge=1, le=1_000)
     idle_seconds: Seconds = 20.0
     answer_bytes_max: int = Field(default=4 * 1024 * 1024, ge=1_024, le=256 * 1024 * 1024)

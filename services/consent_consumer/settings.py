@@ -116,10 +116,12 @@ class ConsentConsumerSettings(ProcessSettings):
                 "lease seconds must be greater than its renew_seconds and twice the mongo operation_timeout_seconds:"
                 " a renewal that had no answer needs the time of another"
             )
-        # A stop waits for the calls in hand, saves both positions at once, and then gives the lease back.
-        stop_seconds = self.salesforce.call_timeout_seconds + 2 * operation + self.mongo.stop_seconds()
+        # A stop waits for the calls in hand and buries what they refused, while the reader ends its last question and
+        # closes its stream; it saves both positions at once, and then gives the lease back.
+        calls_seconds = max(self.salesforce.timeout_seconds, operation)
+        stop_seconds = calls_seconds + 3 * operation + self.mongo.stop_seconds()
         if stop_seconds >= self.grace_seconds:
             yield (
-                f"grace_seconds is not greater than {stop_seconds:g}: the salesforce call_timeout_seconds, saving,"
-                " giving the lease back, and closing, one after the other"
+                f"grace_seconds is not greater than {stop_seconds:g}: the salesforce timeout_seconds, burying dead"
+                " letters, saving, giving the lease back, and closing, one after the other"
             )

@@ -133,8 +133,8 @@ ROWS: Final = (
         {"GRACE_SECONDS": "20"},
         (
             (
-                "grace_seconds is not greater than 24: the salesforce call_timeout_seconds, saving,"
-                " giving the lease back, and closing, one after the other"
+                "grace_seconds is not greater than 29: the salesforce timeout_seconds, burying dead"
+                " letters, saving, giving the lease back, and closing, one after the other"
             ),
         ),
     ),

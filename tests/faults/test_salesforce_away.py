@@ -29,7 +29,12 @@ CALLS_PER_SECOND: Final = 5.0
 LATENCY_SECONDS: Final = 10.0
 CALLS: Final = 2
 """How many calls of one stream may be under way."""
-LEISURELY: Final = {"CALLS_MAX": str(CALLS), "SALESFORCE__CALL_TIMEOUT_SECONDS": "20", "GRACE_SECONDS": "45"}
+LEISURELY: Final = {
+    "CALLS_MAX": str(CALLS),
+    "SALESFORCE__CALL_TIMEOUT_SECONDS": "20",
+    "SALESFORCE__TIMEOUT_SECONDS": "20",
+    "GRACE_SECONDS": "45",
+}
 
 
 def _spared_seconds(retry_after: str | None) -> float:

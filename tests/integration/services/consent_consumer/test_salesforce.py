@@ -64,6 +64,7 @@ def settings(tmp_path: Path) -> dict[str, Any]:
         "denied_pause_seconds": 0.2,
         "connect_timeout_seconds": 5,
         "call_timeout_seconds": 20,
+        "timeout_seconds": 25,
     }
 
 

@@ -381,6 +381,22 @@ def _times(call: float, whole: float) -> dict[str, float]:
     return {"connect_timeout_seconds": min(call, whole), "call_timeout_seconds": call, "timeout_seconds": whole}
 
 
+async def test_a_client_that_is_closed_ends_its_call_and_begins_no_half_of_it(tmp_path: Path) -> None:
+    """The call under way has its answer; of the halves that it asks for none is sent, nor any later call."""
+    fake = FakeSalesforce()
+    async with open_fake(fake, fake_settings(tmp_path)) as salesforce:
+
+        def close(_: httpx.Request) -> HttpAnswer:
+            salesforce.close()
+            return answered(300, [])
+
+        fake.answer = close
+        for _ in range(2):
+            with pytest.raises(SalesforceUnavailable, match="closed"):
+                await salesforce.upsert(MASTER_OBJECT, records("a", "b"))
+        assert len(fake.calls) == 1
+
+
 async def test_a_cancel_ends_a_call_and_is_not_swallowed(tmp_path: Path) -> None:
     """The caller's cancel is the caller's: no pause begins, and the next call is served."""
     fake = FakeSalesforce(never)

@@ -62,7 +62,7 @@ def test_what_is_no_base_url_is_refused(tmp_path: Path, url: str) -> None:
     ("changes", "said"),
     [
         ({"connect_timeout_seconds": 13}, "connect_timeout_seconds is greater than call_timeout_seconds"),
-        ({"call_timeout_seconds": 26}, "call_timeout_seconds is greater than timeout_seconds"),
+        ({"call_timeout_seconds": 13}, "call_timeout_seconds is greater than timeout_seconds"),
         ({"backoff_first_seconds": 1}, "backoff_first_seconds is greater than backoff_most_seconds"),
         ({"client_secret_file": "/nowhere"}, "client_secret_file cannot be read"),
         ({"tls_ca_file": "/nowhere"}, "tls_ca_file cannot be used"),

@@ -111,9 +111,9 @@ def test_contradiction_within_a_section_is_refused(section: type, fields: dict[s
         ({"IN_FLIGHT_MAX": "199"}, "in_flight_max is less than batch_events"),
         ({"LEASE__SECONDS": "15"}, "lease seconds must be greater"),
         ({"MONGO__OPERATION_TIMEOUT_SECONDS": "10", "GRACE_SECONDS": "60"}, "lease seconds must be greater"),
-        ({"GRACE_SECONDS": "24"}, "grace_seconds is not greater than 24"),
-        ({"SALESFORCE__CALL_TIMEOUT_SECONDS": "18"}, "grace_seconds is not greater than 30"),
-        ({"MONGO__CLOSE_TIMEOUT_SECONDS": "20"}, "grace_seconds is not greater than 42"),
+        ({"GRACE_SECONDS": "29"}, "grace_seconds is not greater than 29"),
+        ({"SALESFORCE__TIMEOUT_SECONDS": "13"}, "grace_seconds is not greater than 30"),
+        ({"MONGO__CLOSE_TIMEOUT_SECONDS": "20"}, "grace_seconds is not greater than 47"),
     ],
 )
 def test_times_that_do_not_fit_together_are_refused(
@@ -126,6 +126,6 @@ def test_times_that_do_not_fit_together_are_refused(
 
 def test_times_that_just_fit_are_taken(monkeypatch: pytest.MonkeyPatch, good: dict[str, str]) -> None:
     """The bounds themselves are no more than what is needed."""
-    settings = load(monkeypatch, good | {"IN_FLIGHT_MAX": "200", "LEASE__SECONDS": "15.1", "GRACE_SECONDS": "24.1"})
+    settings = load(monkeypatch, good | {"IN_FLIGHT_MAX": "200", "LEASE__SECONDS": "15.1", "GRACE_SECONDS": "29.1"})
 
     assert settings.in_flight_max == settings.batch_events

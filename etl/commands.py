@@ -1,9 +1,11 @@
 """The command line: `load`, `status` and `rejects`, each with the settings of the environment."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from signal import Signals
 from typing import Annotated, Any, Final
 
 import orjson
@@ -23,7 +25,9 @@ from runtime.logs import close_logs, configure_logs
 from runtime.postgres import open_pool
 from runtime.process import EXIT_OK, EXIT_SETTINGS, run
 from runtime.settings import load_settings
+from runtime.signals import hold_signals
 
+_ENDED_BY_SIGNAL: Final = 128  # and the signal's number, as a shell has it
 _USUAL: Final = LoadOptions(files=())
 _EPILOG: Final = (
     "Exit statuses of load: 0 loaded; 3 loaded, with rejects (0 with --accept-rejects); 4 a file was refused; 75"
@@ -156,9 +160,15 @@ async def _content_sha256(file: Path, settings: EtlSettings) -> bytes:
 
 
 def _run(ask: Callable[[EtlSettings], Coroutine[Any, Any, None]]) -> None:  # Any: nothing is sent to a coroutine
+    hold_signals().attach(_end_at_once)
     settings = load_settings(EtlSettings)
     configure_logs(settings)
     try:
         asyncio.run(ask(settings))
     finally:
         close_logs()
+
+
+def _end_at_once(number: Signals) -> None:
+    """End a command that only reads, and may end anywhere; no exception would reach a thread that waits for input."""
+    os._exit(_ENDED_BY_SIGNAL + number)

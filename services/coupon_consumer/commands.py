@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
 from typing import cast
 from uuid import UUID
@@ -143,14 +143,29 @@ async def show_dead_letter(settings: CouponConsumerSettings, arguments: argparse
 async def replay_dead_letters(
     settings: CouponConsumerSettings, arguments: argparse.Namespace, pool: PostgresPool
 ) -> int:
-    """Replay letters; status 1 if some still cannot be stored."""
-    replayed = await _dead_letters(settings, pool).replay(
-        ids=arguments.id, error_class=arguments.error_class, limit=arguments.limit
-    )
+    """Replay letters; status 1 if some still cannot be stored, or if one that is named cannot be had."""
+    letters = _dead_letters(settings, pool)
+    replayed = await letters.replay(ids=arguments.id, error_class=arguments.error_class, limit=arguments.limit)
     for letter, reason in replayed.failed.items():
         say(f"{letter} still cannot be stored: {reason}")
+    is_cut_off = replayed.settled + len(replayed.failed) == arguments.limit
+    missed = [] if is_cut_off else await _missed(letters, set(arguments.id or ()) - replayed.failed.keys())
+    for line in missed:
+        say(line)
     say(f"{replayed.settled} replayed, {replayed.changed} coupons changed, {len(replayed.failed)} failed")
-    return EXIT_FAILED if replayed.failed else EXIT_OK
+    return EXIT_FAILED if replayed.failed or missed else EXIT_OK
+
+
+async def _missed(letters: DeadLetters, ids: Collection[UUID]) -> list[str]:
+    """Say of each letter that is not replayed by now why it is not."""
+    missed = []
+    for letter in sorted(ids):
+        row = await letters.show(letter)
+        if row is None:
+            missed.append(f"{letter}: no such dead letter")
+        elif row["replayed_at"] is None:
+            missed.append(f"{letter} is being replayed by another")
+    return missed
 
 
 def _dead_letters(settings: CouponConsumerSettings, pool: PostgresPool) -> DeadLetters:

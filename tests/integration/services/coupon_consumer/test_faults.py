@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -329,5 +330,14 @@ async def test_dead_letters_are_listed_shown_and_replayed_by_command(
     await administrator.execute("update dead_letters set payload = $1, key = $2", record.value, record.key)
     assert await command("replay", "--id", letter) == (0, "1 replayed, 1 coupons changed, 0 failed\n")
     assert await command("list") == (0, "0 dead letters\n")
+    none = "0 replayed, 0 coupons changed, 0 failed\n"
+    assert await command("replay", "--id", letter) == (0, none)
+    unknown = str(uuid4())
+    assert await command("replay", "--id", unknown) == (1, f"{unknown}: no such dead letter\n{none}")
+    await administrator.execute("update dead_letters set replayed_at = null")
+    async with administrator.transaction():
+        await administrator.execute("select id from dead_letters for update")
+        assert await command("replay", "--id", letter) == (1, f"{letter} is being replayed by another\n{none}")
+    assert await command("replay", "--id", letter) == (0, "1 replayed, 0 coupons changed, 0 failed\n")
     world.events.append(event)
     await world.assert_exact(dead_letters=1)

@@ -27,7 +27,7 @@ from services.consent_consumer.outcome import Outcome, Verdict
 from services.consent_consumer.salesforce import Salesforce, open_salesforce
 from services.consent_consumer.settings import ConsentConsumerSettings
 from services.consent_consumer.store import MongoConsentStore, Position
-from services.consent_consumer.update import UPDATES
+from services.consent_consumer.update import EVENT_TOO_LARGE, UPDATES
 
 _STREAMS: Final = (CONSENT_MASTER, CONSENT_DETAIL)
 _AUDIT_LINES: Final = 20
@@ -196,8 +196,9 @@ async def _given_back_on_error(letters: DeadLetters, letter: DeadLetter, claim_i
 
 
 async def _replay(salesforce: Salesforce, letter: DeadLetter) -> Outcome:
-    change = Change(0, letter.event, is_whole=letter.is_whole)
-    (outcome,) = await UPDATES[letter.stream](salesforce, [change])
+    if not letter.is_whole:
+        return EVENT_TOO_LARGE  # it may lack even its document's id
+    (outcome,) = await UPDATES[letter.stream](salesforce, [Change(0, letter.event)])
     return outcome
 
 

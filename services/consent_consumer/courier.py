@@ -184,6 +184,7 @@ class Courier:
             cause=outcome.detail,
             first_tried_at=parcel.first_tried_at,
             failed_at=datetime.now(UTC),
+            is_whole=parcel.change.is_whole,
         )
 
     def _tell_of(self, letters: Sequence[DeadLetter]) -> None:

@@ -47,7 +47,8 @@ class DeadLetter:
         cause: in words, cut to 2,000 characters.
         first_tried_at, failed_at: when it was begun and given up.
         event_bytes: the whole event's size.
-        is_whole: False when it was above 15 MB: `event` has its key then, and nothing of its content.
+        is_whole: False when it was too large, for an answer of the server or above 15 MB: `event` has its key then, and
+            nothing of its content.
     """
 
     letter_id: str
@@ -233,12 +234,12 @@ def letter_id_of(stream: str, event_id: Any) -> str:  # noqa: ANN401 - BSON of a
 def bounded(letter: DeadLetter) -> DeadLetter:
     """Return a letter as it is kept: cut to its bounds, its event measured."""
     size = len(_encode(letter.event))
-    is_whole = size <= EVENT_BYTES_MAX
+    has_room = size <= EVENT_BYTES_MAX
     return replace(
         letter,
-        event=letter.event if is_whole else _key_of(letter.event),
+        event=letter.event if has_room else _key_of(letter.event),
         event_bytes=size,
-        is_whole=is_whole,
+        is_whole=letter.is_whole and has_room,
         codes=tuple(_cut(code, CODE_CHARACTERS_MAX) for code in letter.codes[:CODES_MAX]),
         cause=_cut(letter.cause, CAUSE_CHARACTERS_MAX),
     )

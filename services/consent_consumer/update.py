@@ -25,6 +25,11 @@ from services.consent_consumer.record import (
 )
 from services.consent_consumer.salesforce import Salesforce
 
+EVENT_TOO_LARGE: Final = Outcome(
+    Verdict.REFUSED, "EventTooLarge", "the event with its document has no room in an answer"
+)
+"""What becomes of a change that is not whole: its document may live, so nothing can be told of it."""
+
 _Consent = TypeVar("_Consent")
 
 Update = Callable[[Salesforce, Sequence[Change]], Awaitable[list[Outcome]]]
@@ -64,7 +69,7 @@ def _record(
     """Return the record of a change, or why there cannot be one."""
     at_version = version(change.event["clusterTime"])
     if not change.is_whole:
-        return Outcome(Verdict.REFUSED, "EventTooLarge", "the event with its document has no room in an answer")
+        return EVENT_TOO_LARGE
     try:
         document = change.document
         if document is None:

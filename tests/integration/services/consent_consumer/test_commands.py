@@ -3,6 +3,7 @@
 import subprocess
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,24 @@ async def test_a_letter_that_cannot_be_had_is_told_with_its_reason(world: Consen
     unknown = await world.command("dead-letters", "replay", "--id", "nothing")
     for answer in (other, unknown):
         assert (answer.returncode, answer.stdout) == (1, "no such dead letter\n")
+
+
+async def test_a_replay_of_a_letter_without_its_document_tells_salesforce_nothing(world: ConsentWorld) -> None:
+    """A document that had no room in its event lives: its letter is refused again, and marks nothing as deleted."""
+    letters = MongoDeadLetters(world.database)
+    letter = letter_of(master(1))
+    event = {name: value for name, value in letter.event.items() if name != "fullDocument"}
+    nameless = {name: value for name, value in event.items() if name != "documentKey"}  # an id of megabytes
+    await letters.bury(
+        [
+            replace(letter, event=event, is_whole=False),
+            replace(letter, event=nameless, is_whole=False, letter_id="0" * 32),
+        ]
+    )
+    replayed = await world.command("dead-letters", "replay", "--all")
+    assert (replayed.returncode, replayed.stdout.splitlines()[-1]) == (1, "0 replayed, 2 failed")
+    assert replayed.stdout.count("EventTooLarge") == 2
+    assert world.salesforce.records(MASTER_OBJECT) == {}
 
 
 async def test_a_replayed_letter_overwrites_nothing_newer(world: ConsentWorld) -> None:

@@ -50,13 +50,13 @@ class Desk:
             events_max=events_max,
         )
 
-    def hand_over(self, *document_ids: object) -> None:
+    def hand_over(self, *document_ids: object, is_whole: bool = True) -> None:
         """Let the stream give a change of each of these documents."""
         for document_id in document_ids:
             time = Timestamp(1_000, self.ledger.statistics().registered + 1)
             number = self.ledger.register_nowait(Position(time, {"_data": str(time.inc)}))
             event = {"_id": {"_data": str(time.inc)}, "clusterTime": time, "documentKey": {"_id": document_id}}
-            self.changes.send_nowait(Change(number, event))
+            self.changes.send_nowait(Change(number, event, is_whole))
 
     @property
     def unsettled(self) -> int:
@@ -185,6 +185,20 @@ def test_what_is_refused_too_often_is_a_dead_letter(outcome: Outcome, tries: int
         assert len(desk.calls) == tries
         assert await desk.dead() == [(outcome.code, tries)]
         assert desk.unsettled == 0
+
+    at_desk(test)
+
+
+def test_the_letter_of_an_event_without_its_document_says_so() -> None:
+    """Whoever replays it can tell it from a document that is gone."""
+
+    async def test(desk: Desk, _: Context) -> None:
+        desk.always = {"a": REFUSED, "b": REFUSED}
+        desk.hand_over("a", is_whole=False)
+        desk.hand_over("b")
+        await wait_idle()
+        letters = await desk.letters.list(LetterFilter(), None, 100)
+        assert [each.is_whole for each in letters] == [False, True]
 
     at_desk(test)
 

@@ -20,7 +20,10 @@ from services.consent_consumer.store import Position
 
 @dataclass(frozen=True, slots=True)
 class StreamLedgerStatistics:
-    """What a ledger holds: `held` would be read again after a death now, `unsettled` of them are not done yet."""
+    """What a ledger holds: `unsettled` events are not done yet, and `held` are these with all that is behind the first.
+
+    A death now would have them read again, and what was passed since the last save as well.
+    """
 
     registered: int
     settled: int

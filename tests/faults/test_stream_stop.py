@@ -8,6 +8,7 @@ import pytest
 from sandbox.salesforce import Fault, FaultKind
 from sandbox.servers import MongoServer
 from services.consent_consumer.change_stream import CONSENT_MASTER
+from services.consent_consumer.store import DEAD_LETTERS
 from tests.support.consent_consumer_process import master
 from tests.support.consent_judge import finish_consents, replays
 from tests.support.consent_world import PATIENT, begin, open_consents
@@ -79,3 +80,25 @@ async def test_a_stop_abandons_a_call_that_is_not_answered(
             fault_report.judge(await finish_consents(world, members, consumer))
         assert replays(world) > 0
         fault_report.measure(stop=f"{seconds:.1f} s", told_again=str(replays(world)))
+
+
+@pytest.mark.fault("C1", "SIGTERM while a call of 200 records, refused as a whole, is made again in halves of 0.5 s")
+async def test_a_stop_begins_no_further_half_of_a_refused_call(
+    mongo: MongoServer, tmp_path: Path, fault_report: FaultReport
+) -> None:
+    """The half under way ends; nothing of the call counts for any record of it, and the next start sends it again."""
+    async with open_consents([mongo], tmp_path) as (world, members):
+        await begin(world)
+        for number in range(200):
+            await members.put(CONSENT_MASTER, master(number))
+        world.salesforce.faults.switch_on(Fault(kind=FaultKind.SLOW, seconds=0.5))
+        world.salesforce.faults.switch_on(Fault(kind=FaultKind.NOT_UNIQUE))
+        async with world.consumer(**PATIENT) as consumer:
+            await eventually(lambda: sum(one.hits for one in world.salesforce.faults) > 4, seconds=40)
+            ended, seconds = await stop_and_judge(consumer)
+        fault_report.judge(ended)
+        assert await world.database.collection(DEAD_LETTERS).count_documents({}) < 100
+        world.salesforce.faults.clear()
+        async with world.consumer(**PATIENT) as consumer:
+            fault_report.judge(await finish_consents(world, members, consumer))
+        fault_report.measure(stop=f"{seconds:.1f} s")

@@ -185,6 +185,20 @@ def test_reader_waits_until_what_is_settled_is_saved() -> None:
     bubble(scene)
 
 
+def test_what_a_death_has_read_again_is_less_than_both_bounds_together() -> None:
+    """All that was read may be settled when the first save goes through, and none of it saved."""
+    ledger = StreamLedger(3, unsaved_max=3)
+    for number in (1, 2):
+        ledger.settle(ledger.register_nowait(place(number)))
+    held = [ledger.register_nowait(place(number)) for number in (3, 4, 5)]
+    with pytest.raises(WouldBlock):
+        ledger.register_nowait(place(6))
+    ledger.settle(*held)
+    with pytest.raises(WouldBlock):
+        ledger.register_nowait(place(6))
+    assert ledger.statistics().settled == 5
+
+
 def test_reader_waits_on_when_room_is_gone_before_its_turn() -> None:
     """A save makes room and what was held takes it, both before the reader that waits can run."""
 

@@ -18,7 +18,7 @@ _log = get_logger("etl")
 
 
 async def keep_trying(ctx: Context, settings: RetrySettings, call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
-    """Return what a call returns; it is made again, with back-off, while Postgres is unavailable or its time runs out.
+    """Return what a call returns; it is made again, with back-off, while Postgres is unavailable.
 
     Args:
         ctx: its end cuts a wait short, and the call is made a last time.
@@ -27,7 +27,7 @@ async def keep_trying(ctx: Context, settings: RetrySettings, call: Callable[[*Ts
         args: those of the call.
 
     Raises:
-        DependencyUnavailable, TimeoutError: The last try's, after `give_up_seconds`, or when the context has ended.
+        DependencyUnavailable: The last try's, after `give_up_seconds`, or when the context has ended.
     """
     loop = asyncio.get_running_loop()
     backoff = Backoff(settings.first_seconds, settings.most_seconds)
@@ -35,13 +35,10 @@ async def keep_trying(ctx: Context, settings: RetrySettings, call: Callable[[*Ts
     while True:
         try:
             return await call(*args)
-        # The driver's own time limit is a plain one where it finds it over between two messages: after a freeze, say.
-        except (DependencyUnavailable, TimeoutError) as error:
+        except DependencyUnavailable as error:
             now, seconds = loop.time(), backoff.fail()
             give_up_at = min(give_up_at, now + settings.give_up_seconds)
             if ctx.is_done or now + seconds > give_up_at:
                 raise
-            _log.warning(
-                "Waiting for Postgres", reason=str(error) or type(error).__name__, wait_seconds=round(seconds, 3)
-            )
+            _log.warning("Waiting for Postgres", reason=str(error), wait_seconds=round(seconds, 3))
             await select(receive(ctx.done), timeout_seconds=seconds)

@@ -363,6 +363,15 @@ def _judge_on(connection: Connection, error: BaseException) -> Verdict:
     """Judge an error by its connection's state too: a borrower's own time limit or socket is no word on the server."""
     if isinstance(error, OSError | asyncpg.InterfaceError) and not isinstance(error, TimeoutError):
         return Verdict.EXPIRE if connection.is_closed() else Verdict.OTHER
-    if isinstance(error, TimeoutError) and not (type(error) is TimeoutError and connection.is_interrupted):
+    if isinstance(error, TimeoutError) and not _is_drivers(connection, error):
         return Verdict.OTHER
     return judge(error)
+
+
+def _is_drivers(connection: Connection, error: TimeoutError) -> bool:
+    """Tell the driver's time limit from a borrower's own.
+
+    The driver's interrupts a command, or, found over between two messages (after a freeze, say), is raised plain.
+    asyncio raises a borrower's from a cancel, and a socket's has a number.
+    """
+    return type(error) is TimeoutError and (connection.is_interrupted or not (error.args or error.__cause__))

@@ -310,6 +310,19 @@ async def _execute(connection: Connection, statement: str) -> None:
     await connection.execute(statement)
 
 
+async def test_a_time_limit_that_is_over_between_two_messages_is_told_as_unavailable(pool: PostgresPool) -> None:
+    """The driver, which finds nothing to interrupt then, raises it plain; the connection is lent again."""
+
+    async def late(connection: Connection) -> None:
+        await take_points(connection, 1, 3)
+        await connection.execute("select 1", timeout=0)
+
+    with pytest.raises(DependencyUnavailable, match="TimeoutError"):
+        await pool.transaction(late)
+    assert await points(pool, 1) == 10
+    assert pool.statistics().opened == 1
+
+
 async def test_a_read_only_server_expires_every_connection(pool: PostgresPool) -> None:
     """After 'cannot execute in a read-only transaction' all old connections are replaced."""
 

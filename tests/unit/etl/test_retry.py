@@ -17,23 +17,21 @@ SETTINGS = RetrySettings(first_seconds=0.001, most_seconds=0.002, give_up_second
 class Server:
     """Answers a call with its argument, after it was away for so many."""
 
-    def __init__(self, away: float, error: Exception = AWAY) -> None:
+    def __init__(self, away: float) -> None:
         self.away = away
-        self.error = error
         self.calls = 0
 
     async def double(self, number: int) -> int:
         """Answer, or not."""
         self.calls += 1
         if self.calls <= self.away:
-            raise self.error
+            raise AWAY
         return 2 * number
 
 
-@pytest.mark.parametrize("error", [AWAY, TimeoutError()])
-async def test_call_is_made_again_until_it_is_answered(error: Exception) -> None:
+async def test_call_is_made_again_until_it_is_answered() -> None:
     """What it returns comes out, and it is made no more often than needed."""
-    server = Server(3, error)
+    server = Server(3)
     assert await keep_trying(background(), SETTINGS, server.double, 21) == 42
     assert server.calls == 4
 

@@ -282,6 +282,28 @@ def test_an_interrupted_connection_is_rolled_back_or_cut_and_never_lent_dirty(*,
     bubble(scenario)
 
 
+def test_time_limit_of_the_driver_is_a_state_of_the_server_and_a_borrowers_own_is_not() -> None:
+    """The driver's is plain, also where it interrupted nothing; asyncio's has a cause, and a socket's a number."""
+
+    async def scenario() -> None:
+        async with pool_on(FakeServer(), pool_max=1) as pool:
+            with pytest.raises(DependencyUnavailable, match="TimeoutError"):
+                async with pool.acquire():
+                    raise TimeoutError
+            with pytest.raises(TimeoutError):
+                async with pool.acquire(), asyncio.timeout(1):
+                    await asyncio.sleep(10)
+            with pytest.raises(TimeoutError):
+                async with pool.acquire():
+                    await asyncio.wait_for(asyncio.sleep(10), 1)
+            with pytest.raises(TimeoutError, match="110"):
+                async with pool.acquire():
+                    raise TimeoutError(110, "Connection timed out")
+            assert pool.statistics().opened == 1
+
+    bubble(scenario)
+
+
 def test_closing_ends_everybody_in_time_and_leaves_nothing_open() -> None:
     """With one connection lent, two borrowers waiting and a frozen server, the close ends at its bound."""
 

@@ -131,13 +131,16 @@ class PartClaims:
 
 
 async def _keep(pool: PostgresPool, claims: PartClaims, lease_seconds: float, stuck_seconds: float) -> None:
+    """Renew the claims and end stuck statements until cancelled; no error ends it, for nobody would hear of that."""
     with Ticker(lease_seconds / _RENEWALS) as ticker:
         async for _ in ticker.channel:
-            await claims.renew()
             try:
+                await claims.renew()
                 stuck = await pool.fetch(_END_STUCK, stuck_seconds)
             except DependencyUnavailable as error:
                 _log.debug("Nobody can be asked for stuck statements", error=error.detail)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the lease has to be renewed the next time
+                _log.error("The keeper of a lease failed, and goes on", exc_info=error)
             else:
                 if stuck:
                     _log.warning("Ended statements whose process did not go on", statements=len(stuck))

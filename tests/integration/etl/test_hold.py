@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from etl import hold
 from etl.errors import FileBusyError
@@ -97,6 +98,25 @@ async def test_lease_lasts_as_long_as_its_holder_goes_on(
         assert not own.is_lost
         xmin = "select backend_xmin from pg_stat_activity where state = 'idle in transaction' and usename = 'etl'"
         assert await administrator.fetchval(xmin) is None
+
+
+async def test_lease_is_kept_though_its_keeper_meets_an_error(
+    pool: PostgresPool,
+    other_pool: PostgresPool,
+    administrator: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A question that the server refuses is told, and asked again when the lease is renewed the next time."""
+    monkeypatch.setattr(hold, "_END_STUCK", "select no_such_function($1::float8)")
+    with capture_logs() as lines:
+        async with together(pool, lease_seconds=1.2) as own, together(other_pool, lease_seconds=60) as others:
+            assert await own.claim([1]) == 1
+            await administrator.execute("select pg_sleep(3)")
+            assert await others.claim([1]) is None
+            assert not own.is_lost
+    told = [line["exc_info"] for line in lines if line["event"] == "The keeper of a lease failed, and goes on"]
+    assert len(told) > 1
+    assert all(isinstance(error, asyncpg.UndefinedFunctionError) for error in told)
 
 
 async def test_lease_runs_out_when_its_holder_does_not_go_on(

@@ -3,11 +3,11 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from etl.errors import FileBusyError, FileRefusedError, OtherRuleError
+from etl.errors import FileBusyError, FileRefusedError
 from etl.feeder import Feeder
 from etl.header import Header
 from etl.ledger import Gap, gaps_of
@@ -22,7 +22,6 @@ from etl.share import Share
 from etl.source import Source, open_source
 from etl.store import EtlStore
 from patterns import Context, ContextCancelled
-from runtime.errors import DependencyUnavailable
 from runtime.logs import get_logger
 
 _GOES_ON: Final = "stopped by a signal; the same command goes on"
@@ -58,7 +57,7 @@ class FileLoad:
     async def run(self, ctx: Context, report: FileReport) -> None:
         """Load a file, or as much of it as is in hand when the context ends, and fill in its report.
 
-        What keeps this file from being loaded is in the report; a cancel rolls back what is in hand.
+        Whatever keeps this file from being loaded is in the report; a cancel rolls back what is in hand.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -72,7 +71,7 @@ class FileLoad:
                 else:
                     await self._load(ctx, self._store, feeder, header, rows, report)
                 await asyncio.to_thread(source.check_unchanged)
-        except (FileRefusedError, FileBusyError, OtherRuleError) as error:
+        except (FileRefusedError, FileBusyError) as error:
             report.outcome, report.detail = Outcome.REFUSED, str(error)
         except ContextCancelled:
             report.outcome, report.detail = Outcome.STOPPED, _GOES_ON
@@ -81,8 +80,10 @@ class FileLoad:
             report.detail = str(error) or type(error).__name__
             _log.error("File failed", file=report.name, exc_info=error)
         if self._store is not None and report.content_sha256 and not report.rows:
-            with suppress(DependencyUnavailable):  # what it was is told already
+            try:
                 await self._count(self._store, report)
+            except Exception as error:  # noqa: BLE001 - why the file is not loaded is told already, and others follow
+                _log.warning("What is loaded of a file is not known", file=report.name, error=str(error))
         if report.conflicting:
             _log.warning("Rows differ from what is there under their code", file=report.name, rows=report.conflicting)
         report.seconds = round(loop.time() - began, 3)

@@ -6,6 +6,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import asyncpg
 import orjson
 import pytest
 
@@ -173,6 +174,23 @@ async def test_file_without_the_right_header_is_refused_and_the_others_are_loade
     assert ended.status == 4
     assert "reward_id" in etl.report()["detail"]
     assert await etl.stored() == first_lines(good)
+
+
+async def test_file_whose_ledger_cannot_be_read_does_not_keep_the_report_from_being_written(
+    etl: EtlCommand, administrator: asyncpg.Connection
+) -> None:
+    """What the server refuses for good fails each file by itself: all of them are in the report, with their reason."""
+    paths = [etl.write(name, list(coupon_rows(20, seed=seed))) for seed, name in enumerate(("a.csv", "b.csv"))]
+    await administrator.execute("alter table etl_files rename to etl_files_away")
+    try:
+        ended = await etl.load(*paths)
+    finally:
+        await administrator.execute("alter table etl_files_away rename to etl_files")
+    assert ended.status == 1
+    files = orjson.loads(etl.report_path.read_bytes())["files"]
+    assert [(one["name"], one["outcome"], one["detail"]) for one in files] == [
+        (str(path), "failed", 'relation "etl_files" does not exist') for path in paths
+    ]
 
 
 async def test_status_and_rejects_tell_what_became_of_a_file(etl: EtlCommand, rows: list[FileRow]) -> None:

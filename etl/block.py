@@ -43,13 +43,17 @@ class Block:
         byte_start: where it begins in the file, after decompression.
         first_line: the number of its first line; the file's first line is 1. A line ends with `\\n`, also where that is
             inside of a quoted field, so that an editor and `sed -n` count alike.
-        lines: how many lines it has.
+        lines: how many lines it has; what has no line feed at the end of the file is one.
     """
 
     data: bytes = field(repr=False)
     byte_start: int
     first_line: int
-    lines: int
+    lines: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count the lines, once: the data may be long."""
+        object.__setattr__(self, "lines", self.data.count(b"\n") + (not self.data.endswith(b"\n")))
 
     @property
     def byte_end(self) -> int:
@@ -253,7 +257,7 @@ class BlockCutter:
             if not (is_full or is_last):
                 break
             data = self._data[start : int(ends[until - 1]) + 1]
-            block = Block(data, self._byte_start + start, self._line, data.count(b"\n"))
+            block = Block(data, self._byte_start + start, self._line)
             start, done, self._line = start + len(data), until, block.next_line
             yield block
         self._data = self._data[start:]

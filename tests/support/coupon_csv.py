@@ -24,7 +24,7 @@ _BEGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 def block_of(data: bytes, *, byte_start: int = 0, first_line: int = 1) -> Block:
     """Return bytes as a block."""
-    return Block(data, byte_start, first_line, data.count(b"\n"))
+    return Block(data, byte_start, first_line)
 
 
 def good_with(**changes: str) -> list[str]:

@@ -1,10 +1,11 @@
 """Judge the ETL by the files themselves: the table, the ledger, the reject files, and what is left behind.
 
-Whatever became of a load, the ledger says which lines are done; the table must be what these lines alone make.
+Whatever became of a load, the ledger says which bytes are done; the table must be what their rows alone make.
 """
 
 import asyncio
 import contextlib
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ import orjson
 
 from etl.rejects import read_rejects
 from etl.settings import Duplicates
-from tests.support.etl_model import FileModel, GoodRow
+from tests.support.etl_model import FileModel, GoodRow, Span, is_within
 from tests.support.etl_process import Ended, EtlCommand
 from tests.support.eventually import eventually
 from tests.support.judgement import Judgement, Rule, judge, judge_end, judge_progress
@@ -49,7 +50,7 @@ async def judge_load(
     is_in_order: bool = True,
     directories: Collection[Path] = (),
 ) -> Judgement:
-    """Hold table and reject files against the lines that are done (L1 to L4), and the ledger's counts as well (L5).
+    """Hold table and reject files against the rows that are done (L1 to L4), and the ledger's counts as well (L5).
 
     Args:
         etl: whose database, and whose reject files.
@@ -161,16 +162,16 @@ class _Load:
         self.ranges = ranges
         self.state = known["state"] if known else "unknown"
         self._source = f"etl:{known['file_id']}" if known else ""
-        self._lines = [(one["line_start"], one["line_end"]) for one in ranges]
+        self._spans = [(one["byte_start"], one["byte_end"]) for one in ranges]
 
     def kept(self, rule: Duplicates) -> list[Unit]:
-        """Return the rows that stay of the lines that are done, as they are to be stored."""
-        return [(code, digest(self._stored(row))) for code, row in self.file.winners(rule, self._lines).items()]
+        """Return the rows that stay of those that are done, as they are to be stored."""
+        return [(code, digest(self._stored(row))) for code, row in self.file.winners(rule, self._spans).items()]
 
     def judge_rejects(self, directories: Collection[Path]) -> Judgement:
         """Hold the reject files against the bad rows: those that are done, others only while it is loading."""
-        bad = {row.line: self._rejected(row.line, row.raw) for row in self.file.bad}
-        done = [unit for line, unit in bad.items() if any(start <= line < end for start, end in self._lines)]
+        bad = {row.byte: self._rejected(row.line, row.raw) for row in self.file.bad}
+        done = [unit for byte, unit in bad.items() if is_within(byte, self._spans)]
         names = f"{self.file.sha256.hex()[:16]}.*rejects.jsonl"
         paths = [path for directory in directories for path in directory.glob(names)]
         found = [self._rejected(row.line, row.raw) for path in paths for row in read_rejects(path)]
@@ -179,18 +180,19 @@ class _Load:
         return judge_units(done if self.state == "loaded" else bad.values(), done, found)
 
     def judge_counts(self, inserted: int | None) -> Judgement:
-        """Hold each range's counts against its rows, and how many codes the file brought, if that is known."""
-        spans = sorted((one["byte_start"], one["byte_end"]) for one in self.ranges)
-        twice = [f"bytes from {two[0]} on were loaded twice" for one, two in pairwise(spans) if two[0] < one[1]]
-        lines = sorted([row.line for row in self.file.good] + [row.line for row in self.file.bad])
-        bad = {row.line for row in self.file.bad}
+        """Hold each range's lines and counts against its rows, and how many codes the file brought, if known."""
+        twice = [
+            f"bytes from {two[0]} on were loaded twice" for one, two in pairwise(sorted(self._spans)) if two[0] < one[1]
+        ]
+        good, bad = ([row.byte for row in rows] for rows in (self.file.good, self.file.bad))
         wanted: dict[str, object] = {}
         found: dict[str, object] = {}
-        for one in self.ranges:
-            rows = [line for line in lines if one["line_start"] <= line < one["line_end"]]
-            name = f"lines {one['line_start']} to {one['line_end']}"
-            wanted[name] = (len(rows), sum(line in bad for line in rows))
-            found[name] = (one["inserted"] + one["skipped"] + one["rejected"], one["rejected"])
+        for span, one in zip(self._spans, self.ranges, strict=True):
+            name = f"bytes {span[0]} to {span[1]}"
+            rejected = _count_within(bad, span)
+            wanted[name] = (*self.file.lines(span), _count_within(good, span) + rejected, rejected)
+            counted = one["inserted"] + one["skipped"] + one["rejected"]
+            found[name] = (one["line_start"], one["line_end"], counted, one["rejected"])
         if inserted is not None:
             wanted["inserted"] = inserted
             found["inserted"] = sum(one["inserted"] for one in self.ranges)
@@ -201,6 +203,11 @@ class _Load:
 
     def _rejected(self, line: int, raw: bytes) -> Unit:
         return f"{self.file.sha256.hex()[:8]} line {line}", digest(raw.hex())
+
+
+def _count_within(ascending: Sequence[int], span: Span) -> int:
+    start, end = span
+    return bisect_left(ascending, end) - bisect_left(ascending, start)
 
 
 async def _fetch(etl: EtlCommand, files: Sequence[FileModel]) -> tuple[list[_Load], list[asyncpg.Record]]:

@@ -16,12 +16,15 @@ from tests.support.coupon_csv import read_coupon
 
 Values: TypeAlias = tuple[str, str, int, str, datetime, datetime]
 """What a row says beside its code: member, reward, cents, currency, and both times in UTC."""
+Span: TypeAlias = tuple[int, int]
+"""From a byte or line on, up to another one, which is exclusive."""
 
 
 @dataclass(frozen=True, slots=True)
 class GoodRow:
-    """A row that may be loaded."""
+    """A row that may be loaded, by where it begins."""
 
+    byte: int
     line: int
     code: str
     values: Values
@@ -31,6 +34,7 @@ class GoodRow:
 class BadRow:
     """A row that may not; its bytes have no line end."""
 
+    byte: int
     line: int
     raw: bytes
 
@@ -53,9 +57,9 @@ class FileModel:
         """How many rows the file has."""
         return len(self.good) + len(self.bad)
 
-    def winners(self, rule: Duplicates, lines: Iterable[tuple[int, int]] | None = None) -> dict[str, GoodRow]:
-        """Return by its code each row that stays, of all rows or of those on some lines (the second one exclusive)."""
-        kept = self.good if lines is None else [row for row in self.good if is_on(row.line, lines)]
+    def winners(self, rule: Duplicates, spans: Iterable[Span] | None = None) -> dict[str, GoodRow]:
+        """Return by its code each row that stays, of all rows or of those in some spans."""
+        kept = self.good if spans is None else [row for row in self.good if is_within(row.byte, spans)]
         return {row.code: row for row in (reversed(kept) if rule is Duplicates.FIRST else kept)}
 
     def conflicting(self) -> set[str]:
@@ -63,10 +67,15 @@ class FileModel:
         values: dict[str, Values] = {}
         return {row.code for row in self.good if values.setdefault(row.code, row.values) != row.values}
 
+    def lines(self, span: Span) -> Span:
+        """Return the first line of some bytes that begin with a line, and the line behind their last one."""
+        start, end = span
+        return self.content.count(b"\n", 0, start) + 1, self.content.count(b"\n", 0, end - 1) + 2
 
-def is_on(line: int, lines: Iterable[tuple[int, int]]) -> bool:
-    """Tell whether a line is within one of some ranges."""
-    return any(start <= line < end for start, end in lines)
+
+def is_within(byte: int, spans: Iterable[Span]) -> bool:
+    """Tell whether a byte is in one of some spans."""
+    return any(start <= byte < end for start, end in spans)
 
 
 def read_model(content: bytes) -> FileModel:
@@ -76,21 +85,21 @@ def read_model(content: bytes) -> FileModel:
         csv.Error: A quote is not where it may be: what the rows are is then not for this reader to say.
     """
     records = _records(content)
-    _, first = next(records)
+    _, _, first = next(records)
     header = Header(tuple(first.decode().strip().split(",")))
     good, bad = [], []
-    for line, raw in records:
+    for byte, line, raw in records:
         record = raw.removesuffix(b"\n").removesuffix(b"\r")
         coupon = read_coupon(record.decode(), header)
         if coupon is None:
-            bad.append(BadRow(line, record))
+            bad.append(BadRow(byte, line, record))
         else:
-            good.append(GoodRow(line, coupon.code, _values(coupon)))
+            good.append(GoodRow(byte, line, coupon.code, _values(coupon)))
     return FileModel(content, good, bad)
 
 
-def _records(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield each record's first line and bytes, empty lines left out."""
+def _records(content: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield each record's first byte, first line and bytes, empty lines left out."""
     taken: list[bytes] = []
 
     def lines() -> Iterator[str]:
@@ -98,11 +107,12 @@ def _records(content: bytes) -> Iterator[tuple[int, bytes]]:
             taken.append(line)
             yield line.decode()
 
-    first_line = 1
+    first_byte, first_line = 0, 1
     for fields in csv.reader(lines(), strict=True):  # it takes no line more than its record has
+        record = b"".join(taken)
         if fields:
-            yield first_line, b"".join(taken)
-        first_line += len(taken)
+            yield first_byte, first_line, record
+        first_byte, first_line = first_byte + len(record), first_line + len(taken)
         taken.clear()
 
 

@@ -23,8 +23,12 @@ select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = cu
 
 
 def some_file(etl: EtlCommand, *, rows: int = ROWS, seed: int = 5, bad_percent: float = 2) -> tuple[Path, FileModel]:
-    """Write a file with bad rows and with codes that come again, half of them with another amount."""
-    content = list(coupon_rows(rows, seed=seed, bad_percent=bad_percent, duplicate_percent=4))
+    """Write a file with bad rows, if any also the last, which has no line end; with codes that come again.
+
+    Half of these have another amount.
+    """
+    *content, last = coupon_rows(rows, seed=seed, bad_percent=bad_percent, duplicate_percent=4)
+    content.append(FileRow(last.raw[:-2], None) if bad_percent else FileRow(last.raw[:-1], last.code))
     path = etl.write(f"coupons-{seed}.csv", content)
     return path, read_model(path.read_bytes())
 

@@ -82,6 +82,20 @@ async def test_same_content_is_never_loaded_twice_whatever_it_is_called_and_howe
     await assert_loaded(etl, rows)
 
 
+@pytest.mark.parametrize("line_end", [b"", b"\r"])
+async def test_last_row_that_is_bad_and_has_no_line_end_is_kept_whoever_loads_it_again(
+    etl: EtlCommand, line_end: bytes
+) -> None:
+    """Its line is in its batch's range, so that a death before the end and a second load leave its reject there."""
+    rows = [*coupon_rows(9, seed=1), FileRow(b"not a row" + line_end, None)]
+    path = etl.write("a.csv", rows)
+    assert (await etl.load(path, variables=armed("before-finish"))).status == -signal.SIGKILL
+    for _ in range(2):
+        assert (await etl.load(path)).status == 3
+        await assert_loaded(etl, rows)
+    assert await etl.ask("select max(line_end) from etl_ranges") == len(rows) + 2
+
+
 async def test_two_processes_at_once_load_a_content_once(etl: EtlCommand, rows: list[FileRow]) -> None:
     """One of them loads it; the other one finds it busy, or done."""
     first, second = etl.write("a.csv", rows), etl.write("b.csv", rows)

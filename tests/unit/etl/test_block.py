@@ -40,7 +40,7 @@ def _scan(block: Block) -> list[tuple[bytes, int, int, str | None]]:
 
 
 def _whole(data: bytes) -> Block:
-    return Block(data, 0, 1, data.count(b"\n"))
+    return Block(data, 0, 1)
 
 
 @_many
@@ -54,7 +54,7 @@ def test_the_blocks_hold_every_byte_once_whatever_the_chunks(
     assert _cut(draw.draw(chunks_of(data)), rows_max=rows_max, bytes_max=bytes_max) == blocks
     assert b"".join(block.data for block in blocks) == data
     assert all(block.data for block in blocks)
-    assert all(block.lines == block.data.count(b"\n") for block in blocks)
+    assert all(block.lines == len(block.data.removesuffix(b"\n").split(b"\n")) for block in blocks)
     assert all((a.byte_end, a.next_line) == (b.byte_start, b.first_line) for a, b in pairwise(blocks))
     assert not blocks or (blocks[0].byte_start, blocks[0].first_line) == (0, 1)
 
@@ -68,6 +68,16 @@ def test_the_records_of_the_blocks_are_those_of_the_whole(data: bytes, rows_max:
     blocks = _cut([data], rows_max=rows_max, bytes_max=bytes_max)
 
     assert [record for block in blocks for record in _scan(block)] == _scan(_whole(data))
+
+
+@_many
+@given(_csv, _limits, _limits)
+@example(b"a\nb", 30, 30)
+@example(b'a\n"b\n"', 30, 30)
+def test_the_lines_of_a_block_are_those_of_its_records(data: bytes, rows_max: int, bytes_max: int) -> None:
+    """Each record begins on a line of its block, and of no other one; also the last, which may have no line end."""
+    for block in _cut([data], rows_max=rows_max, bytes_max=bytes_max):
+        assert all(block.first_line <= line < block.next_line for _, line, _, _ in _scan(block))
 
 
 @_many

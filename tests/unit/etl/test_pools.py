@@ -44,7 +44,7 @@ class Feeder:
                 raise ValueError("the file changed")
             await asyncio.sleep(0)
             self.taken = number
-            yield BatchJob(number, Block(b"x\n", 2 * number, number, 1))
+            yield BatchJob(number, Block(b"x\n", 2 * number, number))
 
 
 class Bench:

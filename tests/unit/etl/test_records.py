@@ -15,7 +15,7 @@ _many = settings(max_examples=250, deadline=None)
 
 
 def _scan(data: bytes, *, first_line: int = 1, record_bytes_max: int = 1000) -> Records:
-    return scan_records(Block(data, 0, first_line, data.count(b"\n")), record_bytes_max=record_bytes_max)
+    return scan_records(Block(data, 0, first_line), record_bytes_max=record_bytes_max)
 
 
 def _texts(data: bytes, records: Records) -> list[bytes]:

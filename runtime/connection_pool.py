@@ -162,8 +162,14 @@ class ConnectionPool:
             self._lend(connection, now)
 
     def give_back_after(self, connection: Connection, error: BaseException) -> None:
-        """Take a connection back after an error, and raise the pool's word for it if the server caused it."""
+        """Take a connection back after an error, and raise the pool's word for it if the server caused it.
+
+        An error that is the caller's loses its `detail`, in which the server repeats the row: logs and reports have the
+        rest of it.
+        """
         verdict = _judge_on(connection, error)
+        if verdict is Verdict.OTHER and isinstance(error, asyncpg.PostgresError):
+            error.detail = None
         if isinstance(error, asyncpg.InternalClientError):
             connection.terminate()  # it is over, though the driver may not have seen its end yet
         if verdict is Verdict.EXPIRE:

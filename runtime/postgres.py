@@ -39,8 +39,9 @@ class PostgresPool(ConnectionPool):
     """A pool with the four ways to use a connection: one statement, several, a transaction, a question of health.
 
     Every method raises ``DependencyUnavailable`` (or its kinds ``PoolExhausted``, ``TransactionContended``) for a state
-    of the server, and asyncpg's own errors for anything else, such as a violated constraint. A single statement that
-    lost to others, or whose plan a change of the schema made stale, is run again as ``transaction`` does.
+    of the server, and asyncpg's own errors, without the row that they may quote, for anything else, such as a violated
+    constraint. A single statement that lost to others, or whose plan a change of the schema made stale, is run again as
+    ``transaction`` does.
     """
 
     async def fetch_row(self, sql: str, *args: object) -> Row | None:

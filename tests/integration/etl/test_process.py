@@ -190,6 +190,26 @@ async def test_file_without_the_right_header_is_refused_and_the_others_are_loade
     assert await etl.stored() == first_lines(good)
 
 
+@pytest.mark.parametrize("on_error", ["reject", "finish", "stop"])
+async def test_row_that_the_table_refuses_is_neither_in_the_log_nor_in_the_report(
+    etl: EtlCommand, administrator: asyncpg.Connection, on_error: str
+) -> None:
+    """Both say which rule of the table it breaks, and the log where in the program; the server's copy of it is left."""
+    rows = list(coupon_rows(20, seed=1))
+    code, member = rows[7].raw.decode().split(",")[:2]
+    await administrator.execute(f"alter table coupons add constraint odd check (member_id <> '{member}')")
+    try:
+        ended = await etl.load(etl.write("a.csv", rows), "--on-error", on_error)
+    finally:
+        await administrator.execute("alter table coupons drop constraint odd")
+    assert ended.status == 1
+    report = etl.report_path.read_text()
+    for told in (ended.log, report):
+        assert 'violates check constraint \\"odd\\"' in told
+        assert code not in told
+        assert member not in told
+
+
 async def test_file_whose_ledger_cannot_be_read_does_not_keep_the_report_from_being_written(
     etl: EtlCommand, administrator: asyncpg.Connection
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import traceback
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -65,6 +66,16 @@ async def test_a_transaction_commits_when_it_returns_and_rolls_back_when_it_rais
     with pytest.raises(asyncpg.CheckViolationError):
         await pool.transaction(take_points, 2, 11)
     assert (await points(pool, 1), await points(pool, 2)) == (7, 10)
+
+
+async def test_an_error_of_a_row_reaches_the_caller_without_the_row(pool: PostgresPool) -> None:
+    """It names the rule; the copy of the row that the server sends with it, personal data perhaps, is nowhere in it."""
+    with pytest.raises(asyncpg.CheckViolationError) as caught:
+        await pool.transaction(take_points, 2, 4_711)
+    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value)
+    assert "account_points_check" in told
+    assert "4701" not in told
+    assert caught.value.constraint_name == "account_points_check"
 
 
 async def test_a_swallowed_database_error_is_never_taken_for_a_commit(pool: PostgresPool) -> None:

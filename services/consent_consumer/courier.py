@@ -145,7 +145,7 @@ class Courier:
             parcel.tries += 1
             if outcome.verdict in _SETTLED:
                 settled.append(parcel)
-            elif self._may_try_again(parcel, outcome):
+            elif outcome.may_be_tried_again(parcel.tries, self._retry):
                 self._put_off(parcel)
             else:
                 dead.append(self._letter(parcel, outcome))
@@ -162,10 +162,6 @@ class Courier:
         self._lease.check()
         self._reach("before-call")
         return await self._send(changes)
-
-    def _may_try_again(self, parcel: _Parcel, outcome: Outcome) -> bool:
-        tries = {Verdict.LATER: self._retry.later_tries, Verdict.UNKNOWN: self._retry.unknown_tries}
-        return parcel.tries < tries.get(outcome.verdict, 0)
 
     def _put_off(self, parcel: _Parcel) -> None:
         parcel.backoff = parcel.backoff or Backoff(self._retry.first_seconds, self._retry.most_seconds)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from services.consent_consumer.settings import RetrySettings
+
 DUPLICATE_EXTERNAL_ID: Final = "DUPLICATE_EXTERNAL_ID"
 _CODE = re.compile(r"[A-Z][A-Z0-9_]{0,79}")
 _FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,79}")
@@ -76,6 +78,11 @@ class Outcome:
     def is_alarm(self) -> bool:
         """Whether a person has to look: two records in Salesforce bear one external id, so it is not unique there."""
         return self.code == DUPLICATE_EXTERNAL_ID
+
+    def may_be_tried_again(self, tries: int, retry: RetrySettings) -> bool:
+        """Say whether the record may be sent once more, after so many tries."""
+        tries_max = {Verdict.LATER: retry.later_tries, Verdict.UNKNOWN: retry.unknown_tries}
+        return tries < tries_max.get(self.verdict, 0)
 
 
 STORED: Final = Outcome(Verdict.STORED)

@@ -5,27 +5,30 @@ or the same; and the changes that come later, which the stream gives from that t
 beyond that, untouched and living, has lost its document meanwhile, and is marked as deleted.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 from bson import Timestamp
 
 from patterns import Context
+from runtime.backoff import Backoff
 from runtime.logs import get_logger
 from services.consent_consumer.change_stream import CONSENT_DETAIL, CONSENT_MASTER, Change, Receiver
 from services.consent_consumer.collection_scan import CollectionScan, ScanPosition
-from services.consent_consumer.errors import SalesforceUnavailable, SnapshotTooOldError
+from services.consent_consumer.errors import SnapshotTooOldError
 from services.consent_consumer.lease import Lease
-from services.consent_consumer.outcome import Verdict
+from services.consent_consumer.outcome import Outcome, Verdict
 from services.consent_consumer.patience import Patience
 from services.consent_consumer.position import StreamLedger
 from services.consent_consumer.record import DETAIL_OBJECT, EXTERNAL_ID, MASTER_OBJECT, Record, version
-from services.consent_consumer.salesforce import Salesforce
-from services.consent_consumer.salesforce_pause import DEPENDENCY
+from services.consent_consumer.salesforce import FoundRecord, Salesforce
+from services.consent_consumer.settings import RetrySettings
 from services.consent_consumer.store import Position
 
 _OBJECTS: Final = {CONSENT_MASTER: MASTER_OBJECT, CONSENT_DETAIL: DETAIL_OBJECT}
+_REFUSED_IDS: Final = 5
 
 _log = get_logger(__name__)
 
@@ -38,6 +41,7 @@ class Resync:
         scan: Gives its documents.
         salesforce: Tells what it has beyond them.
         patience: Waits for either.
+        retry: How often a mark is tried.
         documents_max: How many documents are read at once.
     """
 
@@ -48,12 +52,14 @@ class Resync:
         salesforce: Salesforce,
         patience: Patience,
         *,
+        retry: RetrySettings,
         documents_max: int,
     ) -> None:
         self._stream = stream
         self._scan = scan
         self._salesforce = salesforce
         self._patience = patience
+        self._retry = retry
         self._documents_max = documents_max
 
     async def read(self, ctx: Context, ledger: StreamLedger, receiver: Receiver) -> Position:
@@ -83,32 +89,57 @@ class Resync:
             place = page.next
 
     async def mark_deleted(self, ctx: Context, position: Position, lease: Lease) -> int:
-        """Mark the records that the reading did not touch, and return how many there were.
+        """Mark the records that the reading did not touch, and return how many were marked.
+
+        One that Salesforce will not have marked is told in the log and passed over, so that it holds up no other.
 
         Raises:
             ContextError: The context has ended.
             LeaseLostError: Another instance may be at work.
         """
-        at_version = version(position.cluster_time)
+        kind, at_version = _OBJECTS[self._stream], version(position.cluster_time)
         marked = 0
-        while found := await self._patience.ask(ctx, partial(self._mark_some, at_version, lease)):
-            marked += found
+        after_id = ""
+        while found := await self._patience.ask(ctx, partial(self._salesforce.find_older, kind, at_version, after_id)):
+            after_id = found[-1].record_id
+            marked += await self._mark(ctx, found, at_version, lease)
         return marked
 
-    async def _mark_some(self, at_version: int, lease: Lease) -> int:
-        kind = _OBJECTS[self._stream]
-        found = await self._salesforce.find_older(kind, at_version)
-        if not found:
-            return 0
+    async def _mark(self, ctx: Context, found: Sequence[FoundRecord], at_version: int, lease: Lease) -> int:
+        """Mark some records, those that could be marked later as often as any record is tried."""
+        backoff = Backoff(self._retry.first_seconds, self._retry.most_seconds)
+        record_ids = {external_id: record_id for record_id, external_id in found}
+        left = list(record_ids)
+        refused: dict[str, str] = {}
+        marked = tries = 0
+        while left:
+            outcomes = await self._patience.ask(ctx, partial(self._send_marks, left, at_version, lease))
+            tries += 1
+            marked += sum(outcome.verdict is Verdict.STORED for outcome in outcomes)
+            told, left = left, []
+            for external_id, outcome in zip(told, outcomes, strict=True):
+                if outcome.may_be_tried_again(tries, self._retry):
+                    left.append(external_id)
+                elif outcome.verdict not in (Verdict.STORED, Verdict.OLDER):
+                    refused[record_ids[external_id]] = outcome.code
+            if left:
+                await ctx.run(asyncio.sleep(backoff.fail()))
+        if refused:
+            _log.error(
+                "Salesforce will not have records marked as deleted",
+                stream=self._stream,
+                records=len(refused),
+                codes=sorted(set(refused.values())),
+                record_ids=list(refused)[:_REFUSED_IDS],
+            )
+        return marked
+
+    async def _send_marks(self, external_ids: Sequence[str], at_version: int, lease: Lease) -> list[Outcome]:
         lease.check()
         records: list[Record] = [
-            {EXTERNAL_ID: external_id, "Deleted__c": True, "Version__c": at_version} for external_id in found
+            {EXTERNAL_ID: external_id, "Deleted__c": True, "Version__c": at_version} for external_id in external_ids
         ]
-        outcomes = await self._salesforce.upsert(kind, records)
-        marked = sum(outcome.verdict in (Verdict.STORED, Verdict.OLDER) for outcome in outcomes)
-        if not marked:
-            raise SalesforceUnavailable(DEPENDENCY, f"took no mark of a deletion: {outcomes[0].code}")
-        return marked
+        return await self._salesforce.upsert(_OBJECTS[self._stream], records)
 
     async def _change(
         self,

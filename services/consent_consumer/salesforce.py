@@ -6,11 +6,12 @@ a validation rule in Salesforce keeps an older version from overwriting a newer 
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import orjson
@@ -38,7 +39,16 @@ _SPARE_CODES: Final = frozenset({_LIMIT_EXCEEDED, "SERVER_UNAVAILABLE"})
 _MEND_CODES: Final = frozenset({"STORAGE_LIMIT_EXCEEDED"})
 """What Salesforce says of a record, though it is no record's fault: it would say the same of every other one."""
 
+_RECORD_ID = re.compile(r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?")
+
 _log = get_logger(__name__)
+
+
+class FoundRecord(NamedTuple):
+    """A record of Salesforce, by its own id and by ours, which two records have where that is not unique there."""
+
+    record_id: str
+    external_id: str
 
 
 class _CallRefusedError(Exception):
@@ -110,23 +120,29 @@ class Salesforce:
             _log.error("An external id is not unique in Salesforce", object_type=object_type)
         return outcomes
 
-    async def find_older(self, object_type: str, version: int) -> list[str]:
-        """Return the external ids of some records, 200 at most, that live and are older than a version; none if none.
+    async def find_older(self, object_type: str, version: int, after_id: str = "") -> list[FoundRecord]:
+        """Return the next records, 200 at most, that live and are older than a version; none if there are no more.
+
+        Args:
+            object_type: the object's API name.
+            version: of the first that is not older.
+            after_id: the last record's own id of those before; they come in the order of it.
 
         Raises:
             SalesforceDenied, SalesforceUnavailable: as `upsert`.
         """
+        behind = f" AND Id > '{after_id}'" if after_id else ""
         statement = (
-            f"SELECT {EXTERNAL_ID} FROM {object_type} WHERE Deleted__c = false AND Version__c < {version:d}"  # noqa: S608 - both are ours
-            f" ORDER BY {EXTERNAL_ID} LIMIT {RECORDS_PER_CALL_MAX}"
+            f"SELECT Id, {EXTERNAL_ID} FROM {object_type} WHERE Deleted__c = false AND Version__c < {version:d}"  # noqa: S608 - ours, and an id that was looked at
+            f" AND {EXTERNAL_ID} != null{behind} ORDER BY Id LIMIT {RECORDS_PER_CALL_MAX}"
         )
         try:
             answer = await self._call("GET", f"/query?q={quote(statement)}")
         except _CallRefusedError as error:
             raise self._denied(f"refused a query: {error.code}") from None
         try:
-            return [record[EXTERNAL_ID] for record in orjson.loads(answer.body)["records"]]
-        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return [_found(record) for record in orjson.loads(answer.body)["records"]]
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             raise self._pause.fail("answered 200 with what is no list of records", began=answer.began) from None
 
     async def _store(self, object_type: str, records: Sequence[Record]) -> list[Outcome]:
@@ -208,6 +224,13 @@ def _content(object_type: str, records: Sequence[Record]) -> bytes:
         return orjson.dumps({"allOrNone": False, "records": sent})
     except orjson.JSONEncodeError:
         raise _CallRefusedError("NOT_JSON") from None
+
+
+def _found(record: Any) -> FoundRecord:  # noqa: ANN401 - whatever the other side sent
+    record_id, external_id = record["Id"], record[EXTERNAL_ID]
+    if not isinstance(external_id, str) or _RECORD_ID.fullmatch(record_id) is None:
+        raise ValueError("no record")
+    return FoundRecord(record_id, external_id)
 
 
 def _error_code(answer: Answer) -> str:

@@ -148,6 +148,7 @@ class ConsentStream:
             self._places.scan,
             self._places.salesforce,
             self._patience,
+            retry=settings.retry,
             documents_max=settings.resync_documents,
         )
         _log.info("A collection is read as a whole", stream=self.name)

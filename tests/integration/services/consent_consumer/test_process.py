@@ -88,6 +88,29 @@ async def test_a_resync_carries_what_is_there_and_marks_what_is_gone(world: Cons
         await stop(consumer)
 
 
+async def test_a_resync_ends_though_salesforce_refuses_a_mark(world: ConsentWorld) -> None:
+    """The record at fault is told by its own id and stays as it was; the other one is marked, and changes flow."""
+    await world.masters.insert_many([master(number) for number in range(3)])
+    async with world.consumer(START="resync") as consumer:
+        await world.wait_agreed()
+        await consumer.wait_event("Change stream started", count=2)
+        await stop(consumer)
+    await world.database.collection("consent_positions").delete_many({})
+    await world.masters.delete_many({"_id": {"$in": [1, 2]}})
+    world.salesforce.faults.switch_on(
+        Fault(kind=FaultKind.RECORD, code="FIELD_CUSTOM_VALIDATION_EXCEPTION", external_ids=("i:1",))
+    )
+    async with world.consumer(START="resync") as consumer:
+        await consumer.wait_event("Change stream started", count=2)
+        records = world.salesforce.records(MASTER_OBJECT)
+        assert {key: records[key].fields["Deleted__c"] for key in records} == {"i:0": False, "i:1": False, "i:2": True}
+        [told] = [
+            line for line in consumer.log() if line["event"] == "Salesforce will not have records marked as deleted"
+        ]
+        assert (told["records"], told["record_ids"]) == (1, [records["i:1"].id])
+        await stop(consumer)
+
+
 async def test_what_salesforce_will_not_take_is_a_dead_letter_and_the_rest_goes_on(world: ConsentWorld) -> None:
     """A document that is no consent, and a record that is refused, are kept with their events and hold nobody up."""
     refused = Fault(kind=FaultKind.RECORD, code="DUPLICATES_DETECTED", external_ids=("i:2",))

@@ -308,6 +308,20 @@ def test_later_pages_show_what_was_there_at_the_beginning(records: Records) -> N
     assert [(one["Version__c"], one["Status__c"]) for one in second["records"]] == [(2_000, "granted")]
 
 
+def test_a_query_can_go_on_behind_an_id(records: Records) -> None:
+    """Pages of one query each, behind the last id of the one before, show each record once; also one made meanwhile."""
+    put_masters(records, *range(250))
+    found: list[str] = []
+    behind = ""
+    text = "SELECT Id, ExternalId__c FROM ConsentMaster__c % ORDER BY Id LIMIT 100"
+    while page := content(Queries(records).run(text.replace("%", behind), 60))["records"]:
+        found += [record["ExternalId__c"] for record in page]
+        behind = f"WHERE ExternalId__c != NULL AND Id > '{page[-1]['Id']}'"
+        if len(found) == 100:
+            put_masters(records, 250)
+    assert found == [f"x{number:05}" for number in range(251)]
+
+
 def test_a_page_can_be_asked_for_again(records: Records) -> None:
     """Whoever lost the answer to the last page gets it once more."""
     put_masters(records, *range(2_001))

@@ -1,6 +1,7 @@
 """Write files so that what was written is there, whole, or the caller hears that it is not."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +13,7 @@ class RawFile(Protocol):
         """Write some of the data and return how many bytes."""
 
 
-def write_whole(file: RawFile, data: bytes) -> None:
+def write_whole(file: RawFile, data: bytes | bytearray) -> None:
     """Write all of the data; a disk without room for the rest takes the first part of it without an error.
 
     Raises:
@@ -23,12 +24,12 @@ def write_whole(file: RawFile, data: bytes) -> None:
         left = left[file.write(left) :]
 
 
-def replace_file(path: Path, content: bytes, *, own_name: str = "") -> None:
+def replace_file(path: Path, content: Iterable[bytes], *, own_name: str = "") -> None:
     """Put a file in the place of another, on disk: whoever reads it sees all of it, or what was there before.
 
     Args:
         path: of both.
-        content: of the new one.
+        content: of the new one, piece by piece; they may come from the old one.
         own_name: part of the name that the new file has until then. Without one, no two processes may write the path
             at once; with one, a death in the middle leaves that file behind.
 
@@ -37,8 +38,9 @@ def replace_file(path: Path, content: bytes, *, own_name: str = "") -> None:
     """
     new = path.with_name(f"{path.name}{own_name}.new")
     try:
-        with new.open("wb", buffering=0) as file:
-            write_whole(file, content)
+        with new.open("wb") as file:
+            file.writelines(content)
+            file.flush()
             os.fsync(file.fileno())
         new.replace(path)
         sync_directory(path.parent)

@@ -47,7 +47,7 @@ def read_all_rejects(directory: Path, content_sha256: bytes) -> list[RejectedRow
         ValueError: A file that is named like one is no reject file.
     """
     paths = directory.glob(f"{content_sha256.hex()[:_NAME_DIGITS]}.*{_SUFFIX[1:]}")
-    rows = {row.line: row for path in sorted(paths) for row in _read(path)}
+    rows = {row.line: row for path in sorted(paths) for _, row in _read(path)}
     return [rows[line] for line in sorted(rows)]
 
 
@@ -58,18 +58,30 @@ def read_rejects(path: Path) -> Iterator[RejectedRow]:
         FileNotFoundError: There is none.
         ValueError: It is no reject file.
     """
-    return iter(sorted(_read(path), key=lambda row: row.line))
+    return iter(sorted((row for _, row in _read(path)), key=lambda row: row.line))
 
 
-def _read(path: Path) -> list[RejectedRow]:
-    rows = []
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        try:
-            found: dict[str, Any] = orjson.loads(line)  # Any: it is looked at field by field
-            rows.append(RejectedRow(found["line"], found["reason"], base64.b64decode(found["raw"], validate=True)))
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-            raise ValueError(f"{path} is no reject file") from None
-    return rows
+def _read(path: Path) -> Iterator[tuple[bytes, RejectedRow]]:
+    """Yield the whole lines of a reject file, and the row that each tells of; there may be very many."""
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                found: dict[str, Any] = orjson.loads(line)  # Any: it is looked at field by field
+                row = RejectedRow(found["line"], found["reason"], base64.b64decode(found["raw"], validate=True))
+            except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+                raise ValueError(f"{path} is no reject file") from None
+            yield line, row
+
+
+def _counted(path: Path, done: Sequence[DoneRange]) -> Iterator[bytes]:
+    """Yield the lines of a reject file whose rows are in some ranges, each row once."""
+    seen = set()
+    for line, row in _read(path):
+        if row.line not in seen and any(one.line_start <= row.line < one.line_end for one in done):
+            seen.add(row.line)
+            yield line
 
 
 class RejectFile:
@@ -111,7 +123,7 @@ class RejectFile:
             FileBusyError: Another process has the file, so the batch must not count.
             OSError: They may not be on disk, so the batch must not count.
         """
-        lines = _lines(RejectedRow(one.line, one.reason, one.raw) for one in rejects)
+        lines = _lines(rejects)
         with self._lock:
             try:
                 file = self._opened()
@@ -124,13 +136,10 @@ class RejectFile:
 
     def _clean(self, done: Sequence[DoneRange]) -> None:
         with _open_alone(self._path):
-            counted = (
-                row for row in _read(self._path) if any(one.line_start <= row.line < one.line_end for one in done)
-            )
-            content = _lines({row.line: row for row in counted}.values())
-            if content != self._path.read_bytes():
-                replace_file(self._path, content)
-        self._file, self._end = _open_alone(self._path), len(content)
+            self._end = sum(map(len, _counted(self._path, done)))
+            if self._end != self._path.stat().st_size:
+                replace_file(self._path, _counted(self._path, done))
+        self._file = _open_alone(self._path)
 
     def _opened(self) -> FileIO:
         if self._file is None:
@@ -158,11 +167,12 @@ def _open_alone(path: Path) -> FileIO:
     return file
 
 
-def _lines(rows: Iterable[RejectedRow]) -> bytes:
-    return b"".join(
-        orjson.dumps(
-            {"line": row.line, "reason": row.reason, "raw": base64.b64encode(row.raw).decode()},
+def _lines(rejects: Iterable[Reject]) -> bytearray:
+    lines = bytearray()
+    for one in rejects:
+        # At once: each result of orjson occupies 4 KiB, however short it is.
+        lines += orjson.dumps(
+            {"line": one.line, "reason": one.reason, "raw": base64.b64encode(one.raw).decode()},
             option=orjson.OPT_APPEND_NEWLINE,
         )
-        for row in rows
-    )
+    return lines

@@ -93,7 +93,7 @@ def write_report(path: Path, reports: list[FileReport]) -> None:
         "files": [{"rows": report.rows} | {name: getattr(report, name) for name in _FIELDS} for report in reports],
     }
     written = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    replace_file(path, written, own_name=f".{uuid.uuid4().hex}")  # several processes may be given one path
+    replace_file(path, [written], own_name=f".{uuid.uuid4().hex}")  # several processes may be given one path
 
 
 _FIELDS: Final = tuple(name for name in FileReport.__dataclass_fields__)

@@ -43,7 +43,7 @@ def test_disk_that_becomes_full_in_the_middle_is_told(tmp_path: Path) -> None:
 def test_file_takes_the_place_of_another_in_one_step(tmp_path: Path) -> None:
     """The new content is there whole, and nothing else is left behind."""
     (tmp_path / "file").write_bytes(b"old")
-    replace_file(tmp_path / "file", b"new")
+    replace_file(tmp_path / "file", [b"ne", b"w"])
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"file": b"new"}
 
 
@@ -58,5 +58,5 @@ def test_file_that_finds_no_room_leaves_the_old_one_and_nothing_else(
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match=r"No space left on device: '.*/file'"):
-        replace_file(tmp_path / "file", b"new")
+        replace_file(tmp_path / "file", [b"ne", b"w"])
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"file": b"old"}

@@ -1,6 +1,8 @@
 """The reject file: on disk before its batch counts, every row once, and whole lines only."""
 
 import os
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,7 +90,7 @@ def test_file_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other"
     path.write_bytes(b"line,reason\n")
     with pytest.raises(ValueError, match="is no reject file"):
-        read_rejects(path)
+        list(read_rejects(path))
 
 
 def test_write_that_failed_and_could_not_be_undone_spoils_no_line_behind_it(tmp_path: Path) -> None:
@@ -136,3 +138,37 @@ def test_file_with_nothing_to_clean_needs_no_room(tmp_path: Path) -> None:
 
     with RejectFile(path, [done_range(2, 10)]):
         assert path.stat().st_ino == before
+
+
+def _peak_bytes(work: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_writing_a_batch_takes_no_more_memory_than_a_few_times_what_is_written(tmp_path: Path) -> None:
+    """A batch may be bad from its first row to its last, and each worker has one in hand."""
+    path = reject_path(tmp_path, b"\x01" * 32)
+    batch = [_reject(line) for line in range(5_000)]
+    with RejectFile(path, ()) as file:
+        peak = _peak_bytes(lambda: file.write(batch))
+    assert peak < 3 * path.stat().st_size
+
+
+@pytest.mark.parametrize("dropped", [0, 1])
+def test_cleaning_takes_less_memory_than_what_is_cleaned(tmp_path: Path, dropped: int) -> None:
+    """A file is read and copied line by line, whether there is something to drop or not."""
+    path = reject_path(tmp_path, b"\x01" * 32)
+    with RejectFile(path, ()) as file:
+        file.write([_reject(line, b"x" * 2_000) for line in range(10_000, 15_000)])
+    size = path.stat().st_size
+
+    def clean() -> None:
+        with RejectFile(path, [done_range(10_000 + dropped, 15_000)]):
+            pass
+
+    assert _peak_bytes(clean) < size / 5
+    assert path.stat().st_size == size - size * dropped // 5_000

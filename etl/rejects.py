@@ -8,9 +8,11 @@ import base64
 import fcntl
 import os
 import threading
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -77,9 +79,11 @@ def _read(path: Path) -> Iterator[tuple[bytes, RejectedRow]]:
 
 def _counted(path: Path, done: Sequence[DoneRange]) -> Iterator[bytes]:
     """Yield the lines of a reject file whose rows are in some ranges, each row once."""
+    ranges = sorted((one.line_start, one.line_end) for one in done)
     seen = set()
     for line, row in _read(path):
-        if row.line not in seen and any(one.line_start <= row.line < one.line_end for one in done):
+        before = bisect_right(ranges, row.line, key=itemgetter(0))
+        if before and row.line < ranges[before - 1][1] and row.line not in seen:
             seen.add(row.line)
             yield line
 

@@ -2,13 +2,16 @@
 
 import os
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from etl.coupon_batch import Reject
 from etl.errors import FileBusyError
+from etl.ledger import DoneRange
 from etl.rejects import RejectedRow, RejectFile, read_all_rejects, read_rejects, reject_path
 from tests.support.etl_rows import done_range
 
@@ -172,3 +175,42 @@ def test_cleaning_takes_less_memory_than_what_is_cleaned(tmp_path: Path, dropped
 
     assert _peak_bytes(clean) < size / 5
     assert path.stat().st_size == size - size * dropped // 5_000
+
+
+class _Watched(list[DoneRange]):
+    """Ranges that know how often they were gone through."""
+
+    rounds = 0
+
+    def __iter__(self) -> Iterator[DoneRange]:
+        self.rounds += 1
+        return super().__iter__()
+
+
+def test_ranges_are_gone_through_no_more_often_for_many_rejects(tmp_path: Path) -> None:
+    """A file of many batches may have a bad row in each: cleaning costs the sum of both, not the product."""
+    path = reject_path(tmp_path, b"\x01" * 32)
+    rounds = set()
+    for rejects in (1, 100):
+        with RejectFile(path, ()) as file:
+            file.write([_reject(line) for line in range(2, 2 + rejects)])
+        done = _Watched(done_range(line, line + 1) for line in range(2, 102))
+        with RejectFile(path, done):
+            rounds.add(done.rounds)
+        path.unlink()
+    assert len(rounds) == 1
+
+
+def test_rejects_in_any_ranges_are_kept_and_all_others_dropped(tmp_path: Path) -> None:
+    """For random ranges in any order, just the rows on their lines stay."""
+    random = Random(7)
+    path = reject_path(tmp_path, b"\x01" * 32)
+    for _ in range(30):
+        cuts = sorted(random.sample(range(2, 22), random.randint(2, 19)))
+        parts = [part for part in pairwise(cuts) if random.random() < 0.5]
+        random.shuffle(parts)
+        with RejectFile(path, ()) as file:
+            file.write([_reject(line) for line in range(22)])
+        with RejectFile(path, [done_range(*part) for part in parts]):
+            assert [row.line for row in read_rejects(path)] == sorted(line for part in parts for line in range(*part))
+        path.unlink()

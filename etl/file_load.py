@@ -97,7 +97,7 @@ class FileLoad:
 
         processor = await self._process(header, None, report, [rows], check)
         report.rejected = processor.rejected_count
-        report.skipped = processor.processed_count - processor.rejected_count
+        report.skipped = processor.skipped_count
         report.outcome = self._outcome(processor, report, is_whole=not ctx.is_done)
         report.detail = report.detail or "a dry run: nothing was loaded"
 
@@ -153,8 +153,6 @@ class FileLoad:
         load: Callable[[Processor], Awaitable[None]],
     ) -> Processor:
         counters = Counters()
-        if target is not None:
-            counters.rejected.add(sum(one.rejected for one in target.file.done))
         processor = Processor(header, target, counters, self._settings, self._options, self._reach)
         # How much of the gaps is left to this process, nobody knows who shares them.
         bytes_total = 0 if self._options.is_shared else sum(gap.byte_end - gap.byte_start for gap in gaps)

@@ -8,7 +8,8 @@ of workers that are gone.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from etl.block import Block
@@ -48,13 +49,22 @@ class Target:
     rejects: RejectFile
 
 
+@dataclass(frozen=True, slots=True)
+class BatchOutcome:
+    """What became of the rows of a batch: each is one of these. In a dry run the good ones are skipped."""
+
+    inserted: int
+    skipped: int
+    rejected: int
+
+
 class Processor:
     """Loads the batches of one file; for one load.
 
     Args:
         header: the file's columns.
         target: where the rows go; None in a dry run.
-        counters: of the file; `rejected` begins with those of earlier tries.
+        counters: of this try.
         settings: the waits while Postgres is away, and how long a record may be.
         options: `workers` is how many batches are in hand at once. `on_error`: `reject` goes on past bad rows, also
             past a batch that fails for a reason of its own, and the file is then not loaded whole; `finish` and `stop`
@@ -82,6 +92,8 @@ class Processor:
         self._max_rejects = options.max_rejects
         self._is_shared = options.is_shared
         self._reach = reach
+        # Against the limit: those of earlier tries, and of batches that are in hand or loaded.
+        self._bad_rows = 0 if target is None else sum(one.rejected for one in target.file.done)
         self._in_hand: dict[str, str] = {}
         self._failures: list[Exception] = []
         self.reasons: Counter[str] = Counter()
@@ -98,7 +110,7 @@ class Processor:
 
     @property
     def rejected_count(self) -> int:
-        """Bad rows of the file, over all tries."""
+        """Bad rows among them."""
         return self._counters.rejected.load()
 
     @property
@@ -129,18 +141,7 @@ class Processor:
             WorkerLostError: A worker was cancelled.
             OSError: The rejects cannot be kept.
         """
-        jobs = self._jobs(ctx, blocks)
-
-        async def work(job: BatchJob) -> None:
-            if ctx.is_done:
-                return
-            try:
-                await self.process_batch(ctx, job)
-            except RangeTakenError as error:
-                if not self._is_shared:
-                    raise
-                _log.info("Batch left to whoever loaded some of it", detail=str(error))
-
+        jobs, work = self._jobs(ctx, blocks), partial(self._work, ctx)
         match self._on_error:
             case OnError.REJECT:
                 await count_failures(jobs, work, self._num_workers, self._judge)
@@ -149,27 +150,43 @@ class Processor:
             case OnError.STOP:
                 await stop_together(jobs, work, self._num_workers)
 
-    async def process_batch(self, ctx: Context, job: BatchJob) -> BatchCounts:
+    async def process_batch(self, ctx: Context, job: BatchJob) -> BatchOutcome:
         """Load one batch and return what became of its rows; in = inserted + skipped + rejected.
 
         Its bad rows are on disk before it counts. While Postgres is away it is tried again until the context ends.
         Cancellation rolls it back.
         """
-        worker_id = _worker_id()
-        self._in_hand[worker_id] = f"line {job.block.first_line:,}"
         batch = await asyncio.to_thread(read_batch, job.block, self._header, record_bytes_max=self._record_bytes_max)
         if batch.rejects:
             await self._reject(batch.rejects)
-        counts = await self._load(ctx, job, batch)
+        try:
+            counts = await self._load(ctx, job, batch)
+        except RangeTakenError:
+            self._bad_rows -= len(batch.rejects)  # whoever loads the rest of it counts them anew
+            raise
         self._reach("after-commit")
+        outcome = BatchOutcome(counts.inserted, counts.skipped, len(batch.rejects))
         self.reasons.update(reject.reason for reject in batch.rejects)
         self._counters.processed.add(batch.rows)
-        self._counters.skipped.add(counts.skipped)
+        self._counters.skipped.add(outcome.skipped)
+        self._counters.rejected.add(outcome.rejected)
         self._counters.bytes_done.add(len(job.block.data))
-        _log.debug(
-            "Batch done", worker_id=worker_id, batch=job.number, inserted=counts.inserted, skipped=counts.skipped
-        )
-        return counts
+        _log.debug("Batch done", worker_id=_worker_id(), batch=job.number, **asdict(outcome))
+        return outcome
+
+    async def _work(self, ctx: Context, job: BatchJob) -> None:
+        if ctx.is_done:
+            return
+        worker_id = _worker_id()
+        self._in_hand[worker_id] = f"line {job.block.first_line:,}"
+        try:
+            await self.process_batch(ctx, job)
+        except RangeTakenError as error:
+            if not self._is_shared:
+                raise
+            _log.info("Batch left to whoever loaded some of it", detail=str(error))
+        finally:
+            del self._in_hand[worker_id]
 
     async def _jobs(self, ctx: Context, blocks: AsyncIterator[Block]) -> AsyncIterator[BatchJob]:
         number = 0
@@ -191,8 +208,8 @@ class Processor:
     async def _reject(self, rejects: Sequence[Reject]) -> None:
         if self._on_error is not OnError.REJECT:
             raise RowRejectedError(rejects[0].line, rejects[0].reason)
-        rejected = self._counters.rejected.add(len(rejects))
-        if self._max_rejects is not None and rejected > self._max_rejects:
+        self._bad_rows += len(rejects)
+        if self._max_rejects is not None and self._bad_rows > self._max_rejects:
             raise TooManyRejectsError(self._max_rejects, rejects[-1].line)
         if self._target is not None:
             await asyncio.to_thread(self._target.rejects.write, rejects)
@@ -200,7 +217,7 @@ class Processor:
 
     async def _load(self, ctx: Context, job: BatchJob, batch: CouponBatch) -> BatchCounts:
         if self._target is None:
-            return BatchCounts(inserted=0, skipped=0)
+            return BatchCounts(inserted=0, skipped=batch.rows - len(batch.rejects))
         store, file, block = self._target.store, self._target.file, job.block
         where = BatchRange(block.byte_start, block.byte_end, block.first_line, block.next_line)
         rows = await asyncio.to_thread(copy_rows, batch, file.source)

@@ -21,7 +21,7 @@ _log = get_logger("etl")
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What became of the rows of this run; for any number of threads. `bytes_done` are those of the files."""
+    """What became of the rows of this try, not of earlier ones; for any number of threads."""
 
     processed: AtomicCounter = field(default_factory=AtomicCounter)
     skipped: AtomicCounter = field(default_factory=AtomicCounter)
@@ -102,10 +102,11 @@ class Monitor:
             lines: dict[str, TaskID] = {}
             try:
                 async for _ in tick.channel:
-                    for worker, detail in self._workers().items():
-                        if worker not in lines:
-                            lines[worker] = bars.add_task(worker, total=None, detail="")
-                        bars.update(lines[worker], detail=detail)
+                    in_hand = self._workers()
+                    for worker in sorted(in_hand.keys() - lines.keys()):
+                        lines[worker] = bars.add_task(worker, total=None, detail="")
+                    for worker, line in lines.items():
+                        bars.update(line, detail=in_hand.get(worker, ""))
                     self._refresh(bars, whole)
             finally:  # what stays on the screen is the end, and no worker has anything in hand
                 for line in lines.values():

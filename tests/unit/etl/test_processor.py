@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,18 @@ import pytest
 
 from etl.block import Block, BlockCutter
 from etl.copy_format import CopyRows
-from etl.errors import DuplicateRowError, FileChangedError, RowRejectedError, TooManyRejectsError, WorkerLostError
+from etl.errors import (
+    DuplicateRowError,
+    FileChangedError,
+    RangeTakenError,
+    RowRejectedError,
+    TooManyRejectsError,
+    WorkerLostError,
+)
 from etl.header import COLUMNS, Header
-from etl.ledger import BatchRange, LedgerFile
-from etl.processor import Processor, Target
+from etl.ledger import BatchRange, DoneRange, LedgerFile
+from etl.pools import BatchJob
+from etl.processor import BatchOutcome, Processor, Target
 from etl.progress import Counters
 from etl.rejects import RejectFile, read_rejects
 from etl.settings import Duplicates, EtlPostgresSettings, EtlSettings, LoadOptions, OnError, RetrySettings
@@ -57,6 +66,21 @@ class FakeStore:
         self.loaded.append(where)
         self.rows += len(rows)
         return BatchCounts(inserted=len(rows) - 1, skipped=1)
+
+
+class GatedStore(FakeStore):
+    """Loads nothing before the test opens its gate."""
+
+    def __init__(self, fail: Callable[[int, BatchRange], None] = lambda _number, _where: None) -> None:
+        super().__init__(fail)
+        self.gate = asyncio.Event()
+        self.waiting = 0
+
+    async def load_batch(self, file: LedgerFile, where: BatchRange, rows: CopyRows, *, rejected: int) -> BatchCounts:
+        """Load a batch when the gate is open."""
+        self.waiting += 1
+        await self.gate.wait()
+        return await super().load_batch(file, where, rows, rejected=rejected)
 
 
 class Scene:
@@ -146,6 +170,71 @@ async def test_more_bad_rows_than_allowed_end_the_load_before_they_are_written(b
     assert len(store.loaded) == 2
 
 
+async def test_bad_rows_of_a_batch_that_others_loaded_in_part_are_not_counted_twice(
+    build: Callable[..., Scene],
+) -> None:
+    """As many bad rows as may be are not too many, though half of them come again, alone, as the rest of a batch."""
+    rows = [FileRow(b"bad\n", None) for _ in range(6)]
+
+    def fail(number: int, where: BatchRange) -> None:
+        if number == 1:
+            raise RangeTakenError(where.byte_start, where.byte_end)
+
+    scene = build(FakeStore(fail), workers=1, is_shared=True, max_rejects=6)
+    with scene.rejects:
+        await scene.processor.process(background(), each(cut(rows)))
+        assert scene.processor.rejected_count == 0
+        await scene.processor.process(background(), each(cut(rows[3:])))
+    assert scene.processor.rejected_count == 3
+
+
+async def test_bad_rows_of_earlier_tries_count_against_the_limit_and_not_as_rejected_now(tmp_path: Path) -> None:
+    """One more than the ledger's five is too many, and is the first of this try."""
+    earlier = DoneRange(80, 180, 2, 12, inserted=5, rejected=5)
+    target = Target(
+        FakeStore(), LedgerFile(1, False, Duplicates.FIRST, (earlier,)), RejectFile(tmp_path / "rejects.jsonl", ())
+    )
+    for most, too_many in ((5, True), (6, False)):
+        counters, options = Counters(), LoadOptions(files=(), max_rejects=most)
+        processor = Processor(Header(COLUMNS), target, counters, SETTINGS, options)
+        with target.rejects, pytest.raises(TooManyRejectsError) if too_many else nullcontext():
+            await processor.process(background(), each(cut([FileRow(b"bad\n", None)])))
+        assert counters.rejected.load() == (0 if too_many else 1)
+
+
+@pytest.mark.parametrize("is_dry_run", [False, True])
+async def test_rows_of_a_batch_are_its_inserted_skipped_and_rejected_ones(
+    build: Callable[..., Scene], *, is_dry_run: bool
+) -> None:
+    """In = inserted + skipped + rejected; a dry run skips the good ones, for it loads nothing."""
+    rows = [*coupon_rows(7, seed=1), *(FileRow(b"bad\n", None) for _ in range(3))]
+    scene, counters = build(FakeStore()), Counters()
+    processor = scene.processor
+    if is_dry_run:
+        processor = Processor(Header(COLUMNS), None, counters, SETTINGS, LoadOptions(files=(), is_dry_run=True))
+    with scene.rejects:
+        outcome = await processor.process_batch(background(), BatchJob(1, cut(rows)[0]))
+    assert outcome == (BatchOutcome(0, 7, 3) if is_dry_run else BatchOutcome(6, 1, 3))
+    assert (processor.processed_count, processor.skipped_count) == (10, outcome.skipped)
+    assert processor.rejected_count == 3
+
+
+async def test_worker_shows_the_line_that_it_has_in_hand_and_none_without_a_batch(build: Callable[..., Scene]) -> None:
+    """Each is there with its batch's first line, and gone with the batch, also with one that failed."""
+
+    def fail(_number: int, _where: BatchRange) -> None:
+        raise ValueError("the table does not take it")
+
+    store = GatedStore(fail)
+    scene = build(store, workers=2)
+    load = asyncio.create_task(scene.load(each(cut(list(coupon_rows(20, seed=1))))))
+    await eventually(lambda: store.waiting == 2)
+    assert scene.processor.in_hand() == {"worker 1 of 2": "line 2", "worker 2 of 2": "line 12"}
+    store.gate.set()
+    await asyncio.wait_for(load, 5)
+    assert scene.processor.in_hand() == {}
+
+
 async def test_batch_that_fails_by_itself_is_counted_and_the_others_are_loaded(build: Callable[..., Scene]) -> None:
     """With `reject` a batch that the table does not take costs that batch; otherwise it ends the load."""
 
@@ -230,23 +319,13 @@ async def test_stop_while_postgres_is_away_does_not_wait_for_it(build: Callable[
 
 async def test_stop_finishes_what_is_in_hand_and_begins_no_more(build: Callable[..., Scene]) -> None:
     """When the context ends, batches in hand are loaded and counted, and those that waited are not begun."""
-    gate = asyncio.Event()
-
-    class Slow(FakeStore):
-        async def load_batch(
-            self, file: LedgerFile, where: BatchRange, rows: CopyRows, *, rejected: int
-        ) -> BatchCounts:
-            self.calls += 1
-            await gate.wait()
-            return await super().load_batch(file, where, rows, rejected=rejected)
-
-    store = Slow()
+    store = GatedStore()
     scene = build(store, workers=2)
     with background().with_cancel() as ctx:
         load = asyncio.create_task(scene.load(each(cut(list(coupon_rows(1_000, seed=1)))), ctx))
-        await eventually(lambda: store.calls == 2)
+        await eventually(lambda: store.waiting == 2)
         ctx.cancel()
-        gate.set()
+        store.gate.set()
         await asyncio.wait_for(load, 5)
     assert len(store.loaded) == 2
     assert scene.processor.processed_count == 2 * BATCH

@@ -14,11 +14,10 @@ import typer
 from etl.app import Application
 from etl.errors import FileRefusedError
 from etl.feeder import Feeder
-from etl.file_load import open_file
 from etl.rejects import read_all_rejects
 from etl.report import EXIT_STATUS, Outcome
 from etl.settings import Duplicates, EtlSettings, LoadOptions, OnError, Progress
-from etl.source import STANDARD_INPUT
+from etl.source import STANDARD_INPUT, open_file
 from etl.store import EtlStore
 from runtime.errors import DependencyUnavailable, SettingsError
 from runtime.logs import close_logs, configure_logs
@@ -85,7 +84,9 @@ def load(  # noqa: PLR0913, PLR0917 - one parameter an option
     share: Annotated[
         bool, typer.Option("--share", help="Load parts of each file while other processes load the others.")
     ] = _USUAL.is_shared,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, load nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check each row by itself, load nothing; no database is needed.")
+    ] = False,
     progress: Annotated[Progress, typer.Option(help="A bar needs a terminal.")] = _USUAL.progress,
     report: Annotated[Path | None, typer.Option(dir_okay=False, help="Where to write what was done, as JSON.")] = None,
     rejects_directory: Directory = _USUAL.rejects_directory,

@@ -2,8 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from etl.report import FileReport, Outcome
 from etl.retry import keep_trying
 from etl.settings import EtlSettings, LoadOptions
 from etl.share import Share
-from etl.source import Source, open_source
+from etl.source import open_file
 from etl.store import EtlStore
 from patterns import Context, ContextCancelled
 from runtime.logs import get_logger
@@ -175,21 +175,3 @@ class FileLoad:
             report.detail = _GOES_ON
             return Outcome.STOPPED
         return Outcome.LOADED_WITH_REJECTS if report.rejected else Outcome.LOADED
-
-
-@asynccontextmanager
-async def open_file(
-    name: str, settings: EtlSettings, check: Callable[[], None] = lambda: None
-) -> AsyncIterator[Source]:
-    """Open a file, or standard input for `-`, in a thread: it is read through once, until `check` raises."""
-    opening = open_source(
-        name,
-        spool_directory=settings.spool_directory,
-        content_bytes_max=settings.content_bytes_max,
-        check=check,
-    )
-    source = await asyncio.to_thread(opening.__enter__)
-    try:
-        yield source
-    finally:
-        await asyncio.to_thread(opening.__exit__, None, None, None)

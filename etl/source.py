@@ -1,9 +1,10 @@
 """A file as bytes that stay the same: read through once for what it is, then in pieces, each checked against that.
 
 Plain or gzip (known by its first bytes, not by its name), or standard input, which is kept in a file first. All of it
-blocks, and releases the interpreter while it reads, unpacks and hashes.
+but `open_file` blocks, and releases the interpreter while it reads, unpacks and hashes.
 """
 
+import asyncio
 import gzip
 import hashlib
 import io
@@ -13,14 +14,15 @@ import stat
 import tempfile
 import zlib
 from array import array
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from etl.disk import RawFile, write_whole
 from etl.errors import FileChangedError, FileRefusedError
+from etl.settings import EtlSettings
 
 PIECE_BYTES: Final = 1024 * 1024
 STANDARD_INPUT: Final = "-"
@@ -61,6 +63,24 @@ def open_source(
         pieces = _Pieces(file)
         content = _read_through(pieces, content_bytes_max, check)
         yield Source(pieces, content, None if is_spooled else Path(name), status)
+
+
+@asynccontextmanager
+async def open_file(
+    name: str, settings: EtlSettings, check: Callable[[], None] = lambda: None
+) -> AsyncIterator["Source"]:
+    """Open a file, or standard input for `-`, in a thread: it is read through once, until `check` raises."""
+    opening = open_source(
+        name,
+        spool_directory=settings.spool_directory,
+        content_bytes_max=settings.content_bytes_max,
+        check=check,
+    )
+    source = await asyncio.to_thread(opening.__enter__)
+    try:
+        yield source
+    finally:
+        await asyncio.to_thread(opening.__exit__, None, None, None)
 
 
 class Source:

@@ -28,7 +28,8 @@ class Application:
     """One load, from its first wait to its report."""
 
     def __init__(self, settings: EtlSettings, options: LoadOptions) -> None:
-        # One connection holds the file's lock; the others are the workers'.
+        # One for each worker, one that holds the file's lock, and one for whoever asks the ledger or for stuck
+        # statements meanwhile: the feeder and the keeper of a shared file.
         postgres = settings.postgres.model_copy(update={"pool_max": options.workers + 2, "pool_min": 0})
         self._settings = settings.model_copy(update={"postgres": postgres})
         self._options = options

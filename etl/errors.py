@@ -4,14 +4,17 @@ from collections.abc import Mapping
 
 
 class FileRefusedError(ValueError):
-    """Say that a file cannot be loaded as it is, whoever tries and however often; nothing of it was loaded by this try.
+    """Say that a file cannot be loaded as it is, whoever tries and however often.
 
     The text names the rule and where it was broken, and shows nothing of the file's content unescaped.
     """
 
 
 class FileChangedError(FileRefusedError):
-    """Say that a file is not what it was when it was first read through: it grew, was cut, or was written to."""
+    """Say that a file is not what it was when it was first read through: it grew, was cut, or was written to.
+
+    What was loaded before that was seen is as the file was, and stays.
+    """
 
 
 class RowRejectedError(ValueError):

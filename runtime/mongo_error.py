@@ -12,12 +12,18 @@ _AUTHENTICATION_FAILED: Final = 18
 _WRITE_CONFLICT: Final = 112
 _DETAIL_CHARACTERS: Final = 300  # a driver that finds no server tells the whole topology
 
-# The server is going, gone, not the primary, cut off from its majority, overloaded, out of disk or of time; 211 says
-# that a node which has just started has not read the keys yet by which the set signs its times.
+# The server is going, gone, not the primary, cut off from its majority, overloaded, out of disk or of time; a node that
+# has just started may not know yet what a majority has (134), or the keys by which the set signs its times (211).
 _PASSING: Final = frozenset(
-    {6, 7, 24, 46, 50, 64, 74, 89, 91, 100, 189, 202, 211, 262, 9001, 10107, 11600, 11602, 13435, 13436, 14031}
+    {6, 7, 24, 46, 50, 64, 74, 89, 91, 100, 134, 189, 202, 211, 262}
+    | {9001, 10058, 10107, 11600, 11602, 13435, 13436, 14031}
 )
-_PASSING_LABELS: Final = ("RetryableWriteError", "TransientTransactionError", "SystemOverloadedError")
+_PASSING_LABELS: Final = (
+    "RetryableWriteError",
+    "TransientTransactionError",
+    "ResumableChangeStreamError",
+    "SystemOverloadedError",
+)
 
 
 def as_unavailable(error: BaseException) -> DependencyUnavailable | None:

@@ -15,6 +15,7 @@ from pymongo.errors import (
     WriteConcernError,
     WTimeoutError,
 )
+from pymongo.helpers_shared import _RETRYABLE_ERROR_CODES
 
 from runtime.errors import DependencyUnavailable, PoolExhausted, TransactionContended
 from runtime.mongo_error import as_unavailable, is_password_refused
@@ -41,6 +42,7 @@ def labelled(*labels: str) -> PyMongoError:
         OperationFailure("No keys found for HMAC", 211),
         labelled("RetryableWriteError"),
         labelled("TransientTransactionError"),
+        labelled("ResumableChangeStreamError"),
         OSError("no such host"),
         TimeoutError(),
     ],
@@ -49,6 +51,12 @@ def labelled(*labels: str) -> PyMongoError:
 def test_a_state_of_the_server_is_unavailability(error: BaseException) -> None:
     """Whatever passes by itself, or by an operator's hand, is told as that and nothing more special."""
     assert type(as_unavailable(error)) is DependencyUnavailable
+
+
+@pytest.mark.parametrize("code", sorted(_RETRYABLE_ERROR_CODES))
+def test_what_the_driver_itself_tries_again_is_unavailability(code: int) -> None:
+    """Its one more try may meet the same state, which is no other one for that."""
+    assert type(as_unavailable(OperationFailure("still so", code))) is DependencyUnavailable
 
 
 @pytest.mark.parametrize(

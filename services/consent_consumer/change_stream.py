@@ -43,9 +43,10 @@ _KEY: Final = {"operationType": 1, "clusterTime": 1, "ns": 1, "to": 1, "document
 _OF_DOCUMENTS: Final = frozenset({"insert", "update", "replace", "delete"})
 _INVALIDATE: Final = "invalidate"
 
-_HISTORY_LOST: Final = frozenset({136, 286})  # read too slowly, or away too long; any other code is the token's
+_HISTORY_LOST: Final = frozenset({136, 286})  # read too slowly, or away too long
 _TOO_LARGE: Final = 10_334
-_MENDED_BY_OTHERS: Final = frozenset({13, 43})  # a right that is missing; a cursor that another opening replaces
+# A right that is missing, and what another opening replaces: a cursor that is gone or killed, a question interrupted.
+_NOT_OF_THE_POSITION: Final = frozenset({13, 43, 237, 11_601})
 _AWAIT_MS: Final = 1_000
 
 _log = get_logger(__name__)
@@ -165,6 +166,7 @@ class ChangeReader:
         self._events_max = events_max
         self._backoff = Backoff(retry.first_seconds, retry.most_seconds)
         self._source: ChangeStream | None = None
+        self._has_answered = False
         self._reading = _Reading.BATCHES
         self._failure: DependencyUnavailable | None = None
 
@@ -204,6 +206,7 @@ class ChangeReader:
     async def aclose(self) -> None:
         """Close the stream at the server, as far as it can be reached. Idempotent."""
         source, self._source = self._source, None
+        self._has_answered = False
         if source is not None:
             try:
                 with self._database.call():
@@ -216,11 +219,12 @@ class ChangeReader:
         try:
             event = await self._try_next()
         except OperationFailure as error:
+            is_lost = self._is_position_lost(error)
             await self.aclose()
             if error.code == _TOO_LARGE and self._reading is not _Reading.KEYS:
                 self._reading = _Reading(self._reading + 1)
                 return None
-            if error.code not in _MENDED_BY_OTHERS:
+            if is_lost:
                 raise PositionLostError(self.stream, error.code, error.code in _HISTORY_LOST) from error
             await self._wait(DependencyUnavailable(DEPENDENCY, f"{type(error).__name__} ({error.code})"))
         except (DependencyUnavailable, InvalidOperation) as error:  # the latter: the password was changed
@@ -243,9 +247,20 @@ class ChangeReader:
             if self._source is None:
                 self._source = await self._open_source()
             event = await self._source.try_next()
+            self._has_answered = True
             if event is None:
                 self._note_quiet(self._source)
             return event
+
+    def _is_position_lost(self, error: OperationFailure) -> bool:
+        """Tell whether the stream cannot go on from where it stands; only a refused opening judges the position itself.
+
+        A server may refuse a token by its first answer, so until then a stream counts as being opened. One that has
+        answered was opened from here; it is opened again, whatever its error, and that tells.
+        """
+        if error.code in _HISTORY_LOST or error.code == _TOO_LARGE:
+            return True
+        return not self._has_answered and error.code not in _NOT_OF_THE_POSITION
 
     async def _open_source(self) -> ChangeStream:
         if self._reading is _Reading.KEYS:

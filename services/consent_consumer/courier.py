@@ -20,7 +20,6 @@ from services.consent_consumer.metrics import StreamMetrics
 from services.consent_consumer.outcome import Outcome, Verdict
 from services.consent_consumer.patience import Patience
 from services.consent_consumer.position import StreamLedger
-from services.consent_consumer.salesforce import RECORDS_PER_CALL_MAX
 from services.consent_consumer.settings import RetrySettings
 
 _LETTER_LINES: Final = 5
@@ -93,9 +92,9 @@ class Courier:
                 parcels = self._due()
                 if chosen is first:
                     parcels = self._merged(parcels, [first.value, *_taken(changes, self._events_max - 1)])
-                for start in range(0, len(parcels), RECORDS_PER_CALL_MAX):
+                for start in range(0, len(parcels), self._events_max):
                     ctx.raise_if_done()
-                    await self._deliver(ctx, parcels[start : start + RECORDS_PER_CALL_MAX])
+                    await self._deliver(ctx, parcels[start : start + self._events_max])
 
     def check(self) -> None:
         """Return when the last call was answered, for readiness.

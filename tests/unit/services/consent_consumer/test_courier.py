@@ -156,6 +156,23 @@ def test_a_locked_row_waits_and_holds_nobody_up() -> None:
     at_desk(test)
 
 
+def test_calls_of_what_is_tried_again_are_no_larger_than_others() -> None:
+    """What became due during a long call goes in as many calls as it takes."""
+
+    async def test(desk: Desk, _: Context) -> None:
+        desk.always = dict.fromkeys("abcde", LOCKED)
+        desk.hand_over(*"abcde")
+        await wait_idle()
+        desk.always, desk.call_seconds = {}, 60
+        desk.hand_over("z")
+        await asyncio.sleep(600)
+        calls = ["".join(str(key) for key, _ in call) for call in desk.calls]
+        assert calls == ["ab", "cd", "e", "z", "ab", "cd", "e"]
+        assert desk.unsettled == 0
+
+    at_desk(test, events_max=2)
+
+
 def test_a_newer_change_takes_the_place_of_one_that_waits() -> None:
     """The older is never sent again, and both are settled by the newer."""
 

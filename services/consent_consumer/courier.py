@@ -104,11 +104,6 @@ class Courier:
         """
         self._patience.check()
 
-    @property
-    def waiting(self) -> int:
-        """How many documents wait for another try."""
-        return len(self._later)
-
     def _next_due_seconds(self) -> float | None:
         if not self._later:
             return None

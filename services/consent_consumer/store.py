@@ -129,8 +129,8 @@ class ConsentStore(Protocol):
     async def find_position(self, stream: str) -> SavedPosition | None:
         """Return what is stored of a stream, or None when nothing is; refuses nobody anything."""
 
-    async def save_position(self, stream: str, position: Position, fence: int) -> bool:
-        """Store how far a stream has come, and return whether that was done: it is not where it would be a step back.
+    async def save_position(self, stream: str, position: Position, fence: int) -> None:
+        """Store how far a stream has come; where that would be a step back, nothing is done.
 
         Raises:
             LeaseLostError: This fence has not taken the position, or another one has since.
@@ -237,7 +237,7 @@ class MongoConsentStore:
             return None
         return SavedPosition(_position_of(found), found["fence"], found.get("saved_at"))
 
-    async def save_position(self, stream: str, position: Position, fence: int) -> bool:
+    async def save_position(self, stream: str, position: Position, fence: int) -> None:
         """See `ConsentStore`."""
         not_ahead = {"cluster_time": {"$not": {"$gt": position.cluster_time}}}
         self._reach("before-save")
@@ -245,11 +245,10 @@ class MongoConsentStore:
             result = await self._positions.update_one(_held(stream, fence) | not_ahead, _moved(position))
             if result.matched_count:
                 self._reach("after-save")
-                return True
+                return
             found = await self._positions.find_one(_held(stream, fence), {"_id": 1})
         if found is None:
             raise _overtaken(fence)
-        return False
 
     async def skip(self, stream: str, position: Position, *, by: str, reason: str) -> None:
         """See `ConsentStore`."""

@@ -81,15 +81,13 @@ class FakeConsentStore:
         """See `ConsentStore`."""
         return self.positions.get(stream)
 
-    async def save_position(self, stream: str, position: Position, fence: int) -> bool:
+    async def save_position(self, stream: str, position: Position, fence: int) -> None:
         """See `ConsentStore`."""
         stored = self.positions.get(stream)
         if stored is None or stored.fence != fence:
             raise LeaseLostError(f"fence {fence} has not taken the position")
-        if stored.position is not None and stored.position.cluster_time > position.cluster_time:
-            return False
-        self.positions[stream] = SavedPosition(position, fence, _as_time(_now()))
-        return True
+        if stored.position is None or stored.position.cluster_time <= position.cluster_time:
+            self.positions[stream] = SavedPosition(position, fence, _as_time(_now()))
 
     async def skip(self, stream: str, position: Position, *, by: str, reason: str) -> None:
         """See `ConsentStore`."""

@@ -42,13 +42,12 @@ def save_what_was_read() -> None:
 def save_from_any_lease() -> None:
     """Save a place under a lease that is over, and a step back as well."""
 
-    async def save_position(self: MongoConsentStore, stream: str, position: Position, fence: int) -> bool:
+    async def save_position(self: MongoConsentStore, stream: str, position: Position, fence: int) -> None:
         del fence
         self._reach("before-save")
         with waiting_helps(self._database):
             await self._positions.update_one({"_id": stream}, _moved(position))
         self._reach("after-save")
-        return True
 
     MongoConsentStore.save_position = save_position  # type: ignore[method-assign] # the guard, removed
 

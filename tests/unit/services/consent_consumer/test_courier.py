@@ -142,7 +142,7 @@ def test_a_locked_row_waits_and_holds_nobody_up() -> None:
         desk.always["a"] = LOCKED
         desk.hand_over("a", "b")
         await wait_idle()
-        assert (desk.unsettled, desk.courier.waiting) == (1, 1)
+        assert desk.unsettled == 1
         desk.hand_over("c")
         await wait_idle()
         assert desk.unsettled == 1
@@ -150,7 +150,7 @@ def test_a_locked_row_waits_and_holds_nobody_up() -> None:
         del desk.always["a"]
         await asyncio.sleep(1)
         await wait_idle()
-        assert (desk.unsettled, desk.courier.waiting) == (0, 0)
+        assert desk.unsettled == 0
         assert [[key for key, _ in call] for call in desk.calls] == [["a", "b"], ["c"], ["a"]]
 
     at_desk(test)

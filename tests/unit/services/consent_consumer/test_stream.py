@@ -29,11 +29,11 @@ class Store(FakeConsentStore):
 
     is_away = False
 
-    async def save_position(self, stream: str, position: Position, fence: int) -> bool:
+    async def save_position(self, stream: str, position: Position, fence: int) -> None:
         """Fail while it is away."""
         if self.is_away:
             raise DependencyUnavailable("mongo", "no primary")
-        return await super().save_position(stream, position, fence)
+        await super().save_position(stream, position, fence)
 
 
 def _stream(directory: Path, store: Store) -> ConsentStream:

@@ -175,6 +175,7 @@ class Courier:
             first_tried_at=parcel.first_tried_at,
             failed_at=datetime.now(UTC),
             is_whole=parcel.change.is_whole,
+            external_id=parcel.change.key,
         )
 
     def _tell_of(self, letters: Sequence[DeadLetter]) -> None:

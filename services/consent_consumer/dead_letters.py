@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
 import bson
+from bson import Timestamp
 from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, ReturnDocument
 from pymongo.asynchronous.collection import AsyncCollection
@@ -49,6 +50,7 @@ class DeadLetter:
         event_bytes: the whole event's size.
         is_whole: False when it was too large, for an answer of the server or above 15 MB: `event` has its key then, and
             nothing of its content.
+        external_id: the document's, by which Salesforce knows it.
     """
 
     letter_id: str
@@ -62,6 +64,7 @@ class DeadLetter:
     failed_at: datetime
     event_bytes: int = 0
     is_whole: bool = True
+    external_id: str = ""
 
 
 class LetterPosition(NamedTuple):
@@ -94,6 +97,9 @@ class DeadLetters(Protocol):
 
     async def show(self, letter_id: str) -> DeadLetter | None:
         """Return the whole letter, or None when there is none of that name."""
+
+    async def find_dead(self, stream: str, external_ids: Sequence[str], since: Timestamp) -> set[str]:
+        """Return those of these documents of which a letter holds an event of this cluster time or a later one."""
 
     async def claim(
         self, claim_id: str, wanted: LetterFilter, after: LetterPosition | None, seconds: float
@@ -164,6 +170,17 @@ class MongoDeadLetters:
         with waiting_helps(self._database):
             found = await self._letters.find_one({"_id": letter_id})
         return None if found is None else _letter_of(found)
+
+    async def find_dead(self, stream: str, external_ids: Sequence[str], since: Timestamp) -> set[str]:
+        """See `DeadLetters`."""
+        query = {
+            "external_id": {"$in": list(external_ids)},
+            "stream": {"$eq": stream},
+            "event.clusterTime": {"$gte": since},
+        }
+        with waiting_helps(self._database):
+            found = self._letters.find(query, {"external_id": 1})
+            return {document["external_id"] for document in await found.to_list(None)}
 
     async def claim(
         self, claim_id: str, wanted: LetterFilter, after: LetterPosition | None, seconds: float

@@ -2,7 +2,8 @@
 
 Every document is carried at the version of the snapshot in which it was read, so whatever Salesforce has of it is older
 or the same; and the changes that come later, which the stream gives from that time on, are newer. What Salesforce has
-beyond that, untouched and living, has lost its document meanwhile, and is marked as deleted.
+beyond that, untouched and living, has lost its document meanwhile, and is marked as deleted; unless the document was
+read and ended among the dead letters, which leaves its record as it was.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from runtime.backoff import Backoff
 from runtime.logs import get_logger
 from services.consent_consumer.change_stream import CONSENT_DETAIL, CONSENT_MASTER, Change, Receiver
 from services.consent_consumer.collection_scan import CollectionScan, ScanPosition
+from services.consent_consumer.dead_letters import DeadLetters
 from services.consent_consumer.errors import SnapshotTooOldError
 from services.consent_consumer.lease import Lease
 from services.consent_consumer.outcome import Outcome, Verdict
@@ -40,7 +42,8 @@ class Resync:
         stream: The collection's name.
         scan: Gives its documents.
         salesforce: Tells what it has beyond them.
-        patience: Waits for either.
+        letters: Tell which of these are there all the same, and were refused.
+        patience: Waits for all of them.
         retry: How often a mark is tried.
         documents_max: How many documents are read at once.
     """
@@ -50,6 +53,7 @@ class Resync:
         stream: str,
         scan: CollectionScan,
         salesforce: Salesforce,
+        letters: DeadLetters,
         patience: Patience,
         *,
         retry: RetrySettings,
@@ -58,6 +62,7 @@ class Resync:
         self._stream = stream
         self._scan = scan
         self._salesforce = salesforce
+        self._letters = letters
         self._patience = patience
         self._retry = retry
         self._documents_max = documents_max
@@ -89,9 +94,11 @@ class Resync:
             place = page.next
 
     async def mark_deleted(self, ctx: Context, position: Position, lease: Lease) -> int:
-        """Mark the records that the reading did not touch, and return how many were marked.
+        """Mark the records of documents that were not read, and return how many were marked.
 
-        One that Salesforce will not have marked is told in the log and passed over, so that it holds up no other.
+        A document that was read and is a dead letter of this reading is not gone. A mark is older than whatever was
+        read, so it takes nothing back that a replay of such a letter stores meanwhile. A record that Salesforce will
+        not have marked is told in the log and passed over, so that it holds up no other.
 
         Raises:
             ContextError: The context has ended.
@@ -102,7 +109,12 @@ class Resync:
         after_id = ""
         while found := await self._patience.ask(ctx, partial(self._salesforce.find_older, kind, at_version, after_id)):
             after_id = found[-1].record_id
-            marked += await self._mark(ctx, found, at_version, lease)
+            external_ids = [record.external_id for record in found]
+            dead = await self._patience.ask(
+                ctx, partial(self._letters.find_dead, self._stream, external_ids, position.cluster_time)
+            )
+            gone = [record for record in found if record.external_id not in dead]
+            marked += await self._mark(ctx, gone, at_version - 1, lease)
         return marked
 
     async def _mark(self, ctx: Context, found: Sequence[FoundRecord], at_version: int, lease: Lease) -> int:

@@ -30,7 +30,10 @@ AUDIT: Final = "consent_audit"
 LEASE: Final = "consent-consumer"
 
 INDEXES: Final = {
-    DEAD_LETTERS: [IndexModel([("failed_at", ASCENDING), ("_id", ASCENDING)], name="by_failure")],
+    DEAD_LETTERS: [
+        IndexModel([("failed_at", ASCENDING), ("_id", ASCENDING)], name="by_failure"),
+        IndexModel([("external_id", ASCENDING)], name="by_document"),
+    ],
 }
 
 _OPERATOR: Final = "operator"

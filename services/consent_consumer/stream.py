@@ -147,6 +147,7 @@ class ConsentStream:
             self.name,
             self._places.scan,
             self._places.salesforce,
+            self._places.letters,
             self._patience,
             retry=settings.retry,
             documents_max=settings.resync_documents,

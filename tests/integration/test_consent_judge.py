@@ -35,6 +35,18 @@ class Scene(NamedTuple):
         response = await self.client.upsert(MASTER_OBJECT, record)
         assert response.json()[0]["success"], response.text
 
+    async def put(self, document_id: str) -> Content:
+        """Have a member give a consent, and return it."""
+        document = master(document_id)
+        await self.members.put(CONSENT_MASTER, document)
+        return document
+
+    async def bury(self, document: Content) -> None:
+        """Have a dead letter of a document that was inserted."""
+        key = {"_id": document["_id"]}
+        event = {"documentKey": key, "clusterTime": AT, "operationType": "insert", "fullDocument": document}
+        await self.world.database.collection(DEAD_LETTERS).insert_one({"stream": CONSENT_MASTER, "event": event})
+
     async def judge(self) -> Judgement:
         """Return what is found."""
         return await judge_consents(self.world, self.members)
@@ -79,6 +91,21 @@ async def test_what_never_arrived_is_lost(scene: Scene) -> None:
     assert failed(await scene.judge()) == {Rule.NOTHING_LOST, Rule.RIGHT_CONTENT}
 
 
+async def test_a_mark_without_a_deletion_is_wrong_also_under_a_dead_letter(scene: Scene) -> None:
+    """One that was deleted and refused when it came again is right to be marked; one that was taken then is not."""
+    for document_id in ("refused", "taken"):
+        await scene.tell(master_record(read_master(await scene.put(document_id)), 1))
+        await scene.members.delete(CONSENT_MASTER, document_id)
+        await scene.tell(deleted_record(document_id, 2))
+    await scene.tell(master_record(read_master(await scene.put("taken")), 3))
+    await scene.tell(deleted_record("taken", 4))
+    for document_id in ("refused", "taken"):
+        await scene.bury(await scene.put(document_id))
+    judgement = await scene.judge()
+    assert failed(judgement) == {Rule.RIGHT_CONTENT}
+    assert "s:refused" not in str(judgement)
+
+
 async def test_what_was_overwritten_is_wrong_and_not_lost(scene: Scene) -> None:
     """The last state did arrive, and an earlier one stands in its place."""
     first = master("one")
@@ -105,10 +132,7 @@ async def test_what_nobody_asked_for_is_invented(scene: Scene) -> None:
 
 async def test_a_dead_letter_stands_for_the_last_state_alone(scene: Scene) -> None:
     """It is as good as a record, until the document has changed again."""
-    document = master("dead")
-    await scene.members.put(CONSENT_MASTER, document)
-    event = {"documentKey": {"_id": "dead"}, "clusterTime": AT, "operationType": "insert", "fullDocument": document}
-    await scene.world.database.collection(DEAD_LETTERS).insert_one({"stream": CONSENT_MASTER, "event": event})
+    await scene.bury(await scene.put("dead"))
     judgement = await scene.judge()
     assert judgement.is_ok, judgement
     await scene.members.change(CONSENT_MASTER, "dead", status="expired")

@@ -1,8 +1,9 @@
 """Judge consent_consumer: what MongoDB promised of each document, against what Salesforce was told and what is dead.
 
 The last state of each document has to have arrived, or to lie among the dead letters (L1), and to be what its record
-holds (L4); a document has one record, whose versions never fall (L2), and nothing was ever told that no document was
-(L3). Each stored position stands behind the last event of its stream (L5).
+holds; no record may be marked as deleted whose document nobody deleted since, dead letter or not (L4). A document has
+one record, whose versions never fall (L2), and nothing was ever told that no document was (L3). Each stored position
+stands behind the last event of its stream (L5).
 """
 
 import asyncio
@@ -62,6 +63,17 @@ class Fate:
             content_in(record) in right or self._is_dead(right, record["Version__c"]) for record in self.record
         )
 
+    @property
+    def is_marked(self) -> bool:
+        """Whether the record is marked as deleted."""
+        return any(content_in(record) == GONE for record in self.record)
+
+    @property
+    def last_living(self) -> State | None:
+        """The last state but a deletion that Salesforce took; None if there was none."""
+        living = [told for one in self.applied if (told := content_in(one.fields)) != GONE]
+        return living[-1] if living else None
+
     def _is_dead(self, right: frozenset[State], above: int) -> bool:
         return any(one.at_version > above and (one.state is None or one.state in right) for one in self.letters)
 
@@ -81,7 +93,9 @@ async def judge_consents(world: ConsentWorld, members: ConsentMembers) -> Judgem
         fate = fates[key]
         if not fate.arrived(right):
             lost.append(f"{_name(key)}: {set(right)} never arrived")
-        if not fate.stands(right):
+        if fate.is_marked and not members.deleted_since(key, fate.last_living):
+            wrong.append(f"{_name(key)}: is marked as deleted, and nobody deleted it since {fate.last_living}")
+        elif not fate.stands(right):
             wrong.append(f"{_name(key)}: holds {[content_in(one) for one in fate.record]} instead of {set(right)}")
     doubled = [line for key, fate in fates.items() for line in _doubled(_name(key), fate.applied)]
     invented = [line for key, fate in fates.items() for line in _invented(key, fate, members.attempted(key))]

@@ -11,8 +11,16 @@ from typing import Any
 
 import bson
 import pytest
+from bson import Timestamp
 
-from services.consent_consumer.dead_letters import DeadLetter, DeadLetters, LetterFilter, LetterPosition, letter_id_of
+from services.consent_consumer.dead_letters import (
+    EVENT_BYTES_MAX,
+    DeadLetter,
+    DeadLetters,
+    LetterFilter,
+    LetterPosition,
+    letter_id_of,
+)
 from tests.support.consent_sample import NO_UUID
 from tests.support.consent_store_contract import DETAIL, LONG, MASTER, SHORT
 from tests.support.eventually import eventually
@@ -74,6 +82,34 @@ class DeadLetterContract:
     async def test_same_event_id_in_another_stream_is_another_letter(self, letters: DeadLetters) -> None:
         """Streams do not meet."""
         assert await letters.bury([some_letter(), some_letter(stream=DETAIL)]) == 2
+
+    async def test_dead_documents_are_those_with_a_letter_of_that_time_or_later(self, letters: DeadLetters) -> None:
+        """Of this stream alone, of those that were asked for, also when the event had no room, and once each."""
+        at = Timestamp(2_000, 1)
+        told = [
+            ("s:now", at, MASTER),
+            ("s:now", Timestamp(2_000, 2), MASTER),
+            ("s:later", Timestamp(2_001, 1), MASTER),
+            ("s:before", Timestamp(1_999, 9), MASTER),
+            ("s:another stream's", at, DETAIL),
+            ("s:not asked for", at, MASTER),
+            ("s:large", at, MASTER),
+        ]
+        for number, (external_id, time, stream) in enumerate(told):
+            event = {
+                "_id": {"resync": time, "document": number},
+                "operationType": "resync",
+                "clusterTime": time,
+                "documentKey": {"_id": number},
+                "fullDocument": {"x": "x" * EVENT_BYTES_MAX} if external_id == "s:large" else {},
+            }
+            letter_id = letter_id_of(stream, event["_id"])
+            letter = some_letter(stream=stream, external_id=external_id, letter_id=letter_id, event=event)
+            assert await letters.bury([letter]) == 1
+        asked = [each for each, _, _ in told if each != "s:not asked for"]
+
+        assert await letters.find_dead(MASTER, asked, at) == {"s:now", "s:later", "s:large"}
+        assert await letters.find_dead(MASTER, [], at) == set()
 
     async def test_pages_show_each_letter_once_oldest_first(self, letters: DeadLetters) -> None:
         """Seven letters, three of them of one instant, in pages of three, without their events."""

@@ -67,6 +67,12 @@ class ConsentMembers:
             return frozenset({GONE, *self._attempted[key]})
         return frozenset(self._attempted[key][promised:])
 
+    def deleted_since(self, key: Key, state: State | None) -> bool:
+        """Say whether a document was to be deleted after it was to have a state; None for its beginning."""
+        states = self._attempted.get(key, [])
+        begin = states.index(state) + 1 if state in states else 0
+        return GONE in states[begin:]
+
     async def put(self, collection: str, document: Content) -> bool:
         """Insert a document or replace the one of its id; return whether that was confirmed."""
         async with self._turn:

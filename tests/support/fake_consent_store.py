@@ -135,6 +135,12 @@ class FakeDeadLetters:
         """See `DeadLetters`."""
         return self.letters.get(letter_id)
 
+    async def find_dead(self, stream: str, external_ids: Sequence[str], since: Timestamp) -> set[str]:
+        """See `DeadLetters`."""
+        found = (letter for letter in self.letters.values() if letter.stream == stream)
+        dead = {letter.external_id for letter in found if letter.event.get("clusterTime", Timestamp(0, 0)) >= since}
+        return dead & set(external_ids)
+
     async def claim(
         self, claim_id: str, wanted: LetterFilter, after: LetterPosition | None, seconds: float
     ) -> DeadLetter | None:

@@ -10,7 +10,7 @@ from patterns import background
 from runtime.mongo import open_mongo
 from runtime.mongo_settings import MongoSettings
 from sandbox.salesforce import Fault, FaultKind
-from services.consent_consumer.record import MASTER_OBJECT, external_id
+from services.consent_consumer.record import DETAIL_OBJECT, MASTER_OBJECT, external_id
 from tests.support.consent_consumer_process import ConsentWorld, detail, master, open_consent_world
 from tests.support.consent_sample import IDS, NO_UUID
 from tests.support.eventually import eventually
@@ -108,6 +108,30 @@ async def test_a_resync_ends_though_salesforce_refuses_a_mark(world: ConsentWorl
             line for line in consumer.log() if line["event"] == "Salesforce will not have records marked as deleted"
         ]
         assert (told["records"], told["record_ids"]) == (1, [records["i:1"].id])
+        await stop(consumer)
+
+
+async def test_a_resync_leaves_the_record_of_a_document_that_was_refused(world: ConsentWorld) -> None:
+    """The document is there, and a dead letter; only the record of one that is gone is marked."""
+    await world.masters.insert_many([master(number) for number in range(3)])
+    await world.details.insert_one(detail("d", 2))
+    async with world.consumer(START="resync") as consumer:
+        await world.wait_agreed()
+        await consumer.wait_event("Change stream started", count=2)
+        await stop(consumer)
+    await world.database.collection("consent_positions").delete_many({})
+    await world.masters.delete_one({"_id": 0})
+    await world.masters.update_one({"_id": 1}, {"$set": {"member_id": 7}})
+    await world.details.update_one({"_id": "d"}, {"$set": {"is_granted": False}})
+    world.salesforce.faults.switch_on(
+        Fault(kind=FaultKind.RECORD, code="DUPLICATES_DETECTED", external_ids=("i:2", "s:d"))
+    )
+    async with world.consumer(START="resync") as consumer:
+        await consumer.wait_event("Change stream started", count=2)
+        records = world.salesforce.records(MASTER_OBJECT)
+        assert {key: records[key].fields["Deleted__c"] for key in records} == {"i:0": True, "i:1": False, "i:2": False}
+        assert world.salesforce.records(DETAIL_OBJECT)["s:d"].fields["Deleted__c"] is False
+        assert await world.database.collection("consent_dead_letters").count_documents({}) == 3
         await stop(consumer)
 
 

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from patterns import background
 from runtime.http_connection import HttpAnswer
 from services.consent_consumer.change_stream import CONSENT_MASTER
+from services.consent_consumer.dead_letters import DeadLetter, letter_id_of
 from services.consent_consumer.lease import Lease
 from services.consent_consumer.metrics import ConsentMetrics, StreamMetrics
 from services.consent_consumer.patience import Patience
@@ -21,7 +22,8 @@ from services.consent_consumer.record import version
 from services.consent_consumer.resync import Resync
 from services.consent_consumer.settings import RetrySettings
 from services.consent_consumer.store import Position
-from tests.support.fake_consent_store import FakeCollectionScan
+from tests.support.consent_letter_contract import some_letter
+from tests.support.fake_consent_store import FakeCollectionScan, FakeDeadLetters
 from tests.unit.services.consent_consumer.salesforce_fake import (
     STORED,
     FakeSalesforce,
@@ -44,6 +46,7 @@ class Held:
         codes: what each of these external ids is refused for, one code a try, and no more behind the last one.
         marked: those that are marked as deleted.
         tries: how often each was sent.
+        versions: of the marks.
     """
 
     def __init__(self, *external_ids: str) -> None:
@@ -51,6 +54,7 @@ class Held:
         self.codes: dict[str, list[str]] = {}
         self.marked: set[str] = set()
         self.tries: Counter[str] = Counter()
+        self.versions: set[int] = set()
 
     def answer(self, request: httpx.Request) -> HttpAnswer:
         """Answer as Salesforce would."""
@@ -67,6 +71,7 @@ class Held:
         return answered(200, {"records": living[:200]})
 
     def _changed(self, request: httpx.Request) -> HttpAnswer:
+        self.versions |= {record["Version__c"] for record in sent_records(request)}
         sent = [record["ExternalId__c"] for record in sent_records(request)]
         owners = Counter(self.external_ids.values())
         if any(owners[external_id] > 1 for external_id in sent):
@@ -81,14 +86,18 @@ class Held:
         return STORED
 
 
-async def mark(held: Held, directory: Path) -> int:
-    """Let a resync that has read nothing mark what is held."""
+async def mark(held: Held, directory: Path, *letters: DeadLetter) -> int:
+    """Let a resync that has read nothing, or buried what it read, mark what is held."""
+    kept = FakeDeadLetters()
+    await kept.bury(letters)
     lease = Lease(1, asyncio.get_running_loop().time() + 3_600)
     metrics = StreamMetrics(ConsentMetrics(CollectorRegistry()), CONSENT_MASTER)
     try:
         async with open_fake(FakeSalesforce(held.answer), fake_settings(directory)) as salesforce:
             patience = Patience(metrics, RETRY)
-            resync = Resync(CONSENT_MASTER, FakeCollectionScan(), salesforce, patience, retry=RETRY, documents_max=10)
+            resync = Resync(
+                CONSENT_MASTER, FakeCollectionScan(), salesforce, kept, patience, retry=RETRY, documents_max=10
+            )
             return await resync.mark_deleted(background(), Position(AT, None), lease)
     finally:
         lease.close()
@@ -128,3 +137,27 @@ async def test_a_mark_that_may_be_taken_later_is_tried_again_and_not_for_ever(tm
     assert held.marked == {"s:locked", "s:fine"}
     assert held.tries == {"s:locked": 3, "s:locked on": 3, "s:odd": 2, "s:fine": 1}
     assert [line["codes"] for line in logs if "codes" in line] == [["NOBODY_KNOWS", "UNABLE_TO_LOCK_ROW"]]
+
+
+async def test_a_document_that_was_read_and_is_a_dead_letter_is_not_gone(tmp_path: Path) -> None:
+    """Its record stays as it was; a letter of an earlier time says nothing of this reading."""
+    held = Held("s:gone", "s:refused", "s:refused later", "s:refused before")
+    letters = [
+        _letter("s:refused", AT),
+        _letter("s:refused later", Timestamp(AT.time + 1, 1)),
+        _letter("s:refused before", Timestamp(AT.time - 1, 1)),
+    ]
+    assert await mark(held, tmp_path, *letters) == 2
+    assert held.marked == {"s:gone", "s:refused before"}
+
+
+async def test_a_mark_is_older_than_what_the_reading_brought(tmp_path: Path) -> None:
+    """A letter that is replayed between two questions brings its document at the reading's version, which stays."""
+    held = Held("s:gone")
+    await mark(held, tmp_path)
+    assert held.versions == {version(AT) - 1}
+
+
+def _letter(external_id: str, at: Timestamp) -> DeadLetter:
+    event = {"_id": {"resync": at, "document": external_id}, "clusterTime": at}
+    return some_letter(event=event, external_id=external_id, letter_id=letter_id_of(CONSENT_MASTER, event["_id"]))

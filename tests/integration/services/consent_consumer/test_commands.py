@@ -180,8 +180,16 @@ async def test_a_skip_is_refused_at_work_and_leaves_an_audit_line(world: Consent
     assert set(world.salesforce.records(MASTER_OBJECT)) == {"s:carried"}
 
 
-async def test_a_command_without_its_servers_ends_with_a_sentence(world: ConsentWorld) -> None:
-    """What an operator mistypes is told, and nothing is done."""
+async def test_a_command_without_its_database_ends_with_a_sentence(world: ConsentWorld) -> None:
+    """Status 1 and one line on standard error: where nobody listens, and where the password is not taken."""
+    nobody = {"MONGO__HOSTS": f"{LOOPBACK}:{free_port()}", "MONGO__REPLICA_SET": ""}
+    for away in (nobody, {"MONGO__PASSWORD": "another"}):
+        answer = await world.command("dead-letters", "list", STARTUP_SECONDS="3", **away)
+        assert_ends_with_a_sentence(answer, "mongo: ")
+
+
+async def test_a_mistyped_command_is_told(world: ConsentWorld) -> None:
+    """The parser's own status, 2, whatever is there."""
     assert (await world.command("dead-letters")).returncode == 2
     assert (await world.command("skip", "--stream", "consent_master")).returncode == 2
     assert (await world.command("dead-letters", "replay", "--all", "--limit", "0")).returncode == 2

@@ -51,8 +51,7 @@ async def count_failures(
 
     Raises:
         WorkerLostError: A worker was cancelled with a job in hand, or all of them while there were jobs; Go's pool
-            would go
-            on with the others, and with none for ever.
+            would go on with the others, and with none for ever.
     """
     async with ErrorGroup() as group, WorkerPool(work, num_workers, 2 * num_workers) as pool:
         are_all_accepted = False

@@ -49,6 +49,21 @@ def replace_file(path: Path, content: Iterable[bytes], *, own_name: str = "") ->
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it that are not there, and wait until the entry of each is on disk.
+
+    None is made before the one above it is on disk: so what a try that failed, a death or another process has left is
+    made sure of as well.
+
+    Raises:
+        OSError: It may not be there, or not be on disk.
+    """
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+    sync_directory(path.parent)
+
+
 def sync_directory(path: Path) -> None:
     """Wait until a directory's entries are on disk: a new file in it, or one that took another's place."""
     number = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -10,6 +10,7 @@ import os
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
 from operator import itemgetter
@@ -19,7 +20,7 @@ from typing import Any, Final, Self
 import orjson
 
 from etl.coupon_batch import Reject
-from etl.disk import replace_file, sync_directory, write_whole
+from etl.disk import make_directory, replace_file, sync_directory, write_whole
 from etl.errors import FileBusyError
 from etl.ledger import DoneRange
 
@@ -147,27 +148,27 @@ class RejectFile:
 
     def _opened(self) -> FileIO:
         if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(self._path.parent)
             file = _open_alone(self._path)
             if file.seek(0, os.SEEK_END):  # somebody else has written it since there was none
                 file.close()
                 raise FileBusyError
             self._file = file
-            sync_directory(self._path.parent)
         return self._file
 
 
 def _open_alone(path: Path) -> FileIO:
-    """Open a file to append to, for as long as no other process has it so."""
-    file = path.open("ab", buffering=0)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_there = path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except BlockingIOError:
-        is_there = False
-    if not is_there:  # or somebody has just put another one in its place
-        file.close()
-        raise FileBusyError
+    """Open a file to append to, for as long as no other process has it so; its name is on disk then."""
+    with ExitStack() as stack:
+        file = stack.enter_context(path.open("ab", buffering=0))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileBusyError from None
+        if not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
+            raise FileBusyError  # somebody has just put another one in its place
+        sync_directory(path.parent)
+        stack.pop_all()
     return file
 
 

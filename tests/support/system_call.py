@@ -54,8 +54,9 @@ def injected(fault: str, *, path: Path | None = None) -> tuple[str, ...]:
         pytest.skip("strace is not installed")
     calls = fault.partition(":")[0]
     only = ("-P", str(path)) if path is not None else ()
-    options = ("-f", "--seccomp-bpf", "-qqq", "-o", "/dev/null")
-    return "strace", *options, "-e", f"trace={calls}", "-e", f"inject={fault}", *only
+    # Where the kernel stops at these calls alone, a signal is lost in a thread that has made one before (strace 6.1).
+    stops = () if ":signal=" in fault else ("--seccomp-bpf",)
+    return "strace", "-f", *stops, "-qqq", "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={fault}", *only
 
 
 async def _wait_attached(strace: asyncio.subprocess.Process, processes: int) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from etl.disk import replace_file, write_whole
+from etl.disk import make_directory, replace_file, write_whole
+from tests.support.disk_watch import watch_disk
 
 
 class Reluctant(io.FileIO):
@@ -60,3 +61,27 @@ def test_file_that_finds_no_room_leaves_the_old_one_and_nothing_else(
     with pytest.raises(OSError, match=r"No space left on device: '.*/file'"):
         replace_file(tmp_path / "file", [b"ne", b"w"])
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"file": b"old"}
+
+
+def test_directory_is_made_with_those_above_it_and_each_is_on_disk(tmp_path: Path) -> None:
+    """The entry of each new one is synced, and so is that of one which somebody has just made."""
+    with watch_disk() as disk:
+        make_directory(tmp_path / "a" / "b")
+        assert disk.has(tmp_path / "a")
+        assert disk.has(tmp_path)
+    with watch_disk() as disk:
+        make_directory(tmp_path / "a" / "b")
+        assert disk.has(tmp_path / "a")
+
+
+def test_directory_that_may_not_be_on_disk_has_none_within(tmp_path: Path) -> None:
+    """Where the disk fails, nothing is made beneath, so that the next try begins where this one ended."""
+    with watch_disk() as disk:
+        disk.failing = tmp_path
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output error"):
+                make_directory(tmp_path / "a" / "b")
+        assert not (tmp_path / "a" / "b").exists()
+        disk.failing = None
+        make_directory(tmp_path / "a" / "b")
+        assert disk.has(tmp_path)

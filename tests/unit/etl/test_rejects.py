@@ -13,6 +13,7 @@ from etl.coupon_batch import Reject
 from etl.errors import FileBusyError
 from etl.ledger import DoneRange
 from etl.rejects import RejectedRow, RejectFile, read_all_rejects, read_rejects, reject_path
+from tests.support.disk_watch import watch_disk
 from tests.support.etl_rows import done_range
 
 RAW = b'ABC,"m-1",\xff\x00,"quoted\nline"'
@@ -214,3 +215,30 @@ def test_rejects_in_any_ranges_are_kept_and_all_others_dropped(tmp_path: Path) -
         with RejectFile(path, [done_range(*part) for part in parts]):
             assert [row.line for row in read_rejects(path)] == sorted(line for part in parts for line in range(*part))
         path.unlink()
+
+
+def test_first_write_waits_until_all_that_leads_to_the_file_is_on_disk(tmp_path: Path) -> None:
+    """The file, its name, and each directory that was made for it outlive the machine."""
+    path = reject_path(tmp_path / "a" / "b", b"\x01" * 32)
+    with watch_disk() as disk, RejectFile(path, ()) as file:
+        file.write([_reject(2)])
+        assert [one for one in (path, *list(path.parents)[:3]) if not disk.has(one)] == []
+
+
+def test_file_whose_name_may_not_be_on_disk_is_not_written_to(tmp_path: Path) -> None:
+    """After the write that made it in vain each other one tries anew, also of the next process."""
+    path = reject_path(tmp_path, b"\x01" * 32)
+    with watch_disk() as disk:
+        disk.failing = tmp_path
+        with RejectFile(path, ()) as file:
+            for _ in range(2):
+                with pytest.raises(OSError, match="Input/output error"):
+                    file.write([_reject(2)])
+        assert path.read_bytes() == b""
+        with pytest.raises(OSError, match="Input/output error"):
+            RejectFile(path, ())
+        disk.failing = None
+        with RejectFile(path, ()) as file:
+            file.write([_reject(2)])
+        assert disk.has(tmp_path)
+    assert [row.line for row in read_rejects(path)] == [2]

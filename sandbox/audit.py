@@ -31,8 +31,16 @@ from sandbox.load_books import LoadBooks, LoadCounts
 from sandbox.salesforce import ControlError, SalesforceControl
 from sandbox.world import CAMPAIGNS, CONSENTS
 
+SERVER_ERRORS: Final = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    PyMongoError,
+    httpx.HTTPError,
+    ControlError,
+)
+"""What the servers of a platform, and the ways to them, raise; a time that is over is an OSError, too."""
 _SHOWN = 20
-_UNREADABLE: Final = (OSError, ValueError, asyncpg.PostgresError, PyMongoError, httpx.HTTPError, ControlError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +237,7 @@ async def _main() -> int:
     try:
         record = read_journal(arguments.journal)
         holdings = await _read(arguments, record)
-    except _UNREADABLE as error:
+    except (ValueError, *SERVER_ERRORS) as error:
         print(f"audit FAILED: not everything can be read: {type(error).__name__}: {error}")
         return 1
     verdict = audit(record, holdings, failures_allowed=arguments.failures_allowed)

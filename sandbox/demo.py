@@ -20,7 +20,7 @@ from random import Random
 from typing import Final, TypeAlias
 
 from patterns import Context, ContextError, ErrorGroup, Shutdown, ShutdownResult, receive, select
-from sandbox.audit import Verdict, audit
+from sandbox.audit import SERVER_ERRORS, Verdict, audit
 from sandbox.crowd import Crowd, served
 from sandbox.delivery import Delivery
 from sandbox.disturbance import Disturbance
@@ -242,7 +242,7 @@ async def _demo(place: Path, seconds: float | None, rate: float) -> int:
 
 
 def run_command(description: str, run: Run, *, rate: float, place: Path) -> int:
-    """Read the command line of a demo, run it, and return its exit status.
+    """Read the command line of a demo, run it, and return its exit status; what a server raises ends it in one line.
 
     Args:
         description: what the demo is.
@@ -264,6 +264,9 @@ def run_command(description: str, run: Run, *, rate: float, place: Path) -> int:
             return asyncio.run(run(held, arguments.seconds, arguments.rate))
     except (DemoRunningError, ForeignPlaceError, ServerError) as error:
         print(f"the demo ended without an audit: {error}", file=sys.stderr)
+        return 1
+    except SERVER_ERRORS as error:
+        print(f"the demo ended without an audit: {type(error).__name__}: {error}".removesuffix(": "), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped at once, without an audit", file=sys.stderr)

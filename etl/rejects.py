@@ -11,7 +11,6 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from io import FileIO
 from operator import itemgetter
 from pathlib import Path
@@ -28,23 +27,16 @@ _SUFFIX: Final = ".rejects.jsonl"
 _NAME_DIGITS: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class RejectedRow:
-    """One row that was not loaded; `raw` has no line end."""
-
-    line: int
-    reason: str
-    raw: bytes
-
-
 def reject_path(directory: Path, content_sha256: bytes, process: str | None = None) -> Path:
     """Return where the rejects of a content are, whatever its file is called; of one process that shares its load."""
     own = "" if process is None else f".{process}"
     return directory / f"{content_sha256.hex()[:_NAME_DIGITS]}{own}{_SUFFIX}"
 
 
-def read_all_rejects(directory: Path, content_sha256: bytes) -> list[RejectedRow]:
+def read_all_rejects(directory: Path, content_sha256: bytes) -> list[Reject]:
     """Return the rejects of a content in the order of their lines, each line once, whoever rejected it how often.
+
+    Where a crash cut off the last line of a file, that one is left out.
 
     Raises:
         ValueError: A file that is named like one is no reject file.
@@ -54,17 +46,7 @@ def read_all_rejects(directory: Path, content_sha256: bytes) -> list[RejectedRow
     return [rows[line] for line in sorted(rows)]
 
 
-def read_rejects(path: Path) -> Iterator[RejectedRow]:
-    """Yield the rows of a reject file in the order of their lines; a last line that was cut off by a crash is left out.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is no reject file.
-    """
-    return iter(sorted((row for _, row in _read(path)), key=lambda row: row.line))
-
-
-def _read(path: Path) -> Iterator[tuple[bytes, RejectedRow]]:
+def _read(path: Path) -> Iterator[tuple[bytes, Reject]]:
     """Yield the whole lines of a reject file, and the row that each tells of; there may be very many."""
     with path.open("rb") as file:
         for line in file:
@@ -72,7 +54,7 @@ def _read(path: Path) -> Iterator[tuple[bytes, RejectedRow]]:
                 return
             try:
                 found: dict[str, Any] = orjson.loads(line)  # Any: it is looked at field by field
-                row = RejectedRow(found["line"], found["reason"], base64.b64decode(found["raw"], validate=True))
+                row = Reject(found["line"], base64.b64decode(found["raw"], validate=True), found["reason"])
             except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
                 raise ValueError(f"{path} is no reject file") from None
             yield line, row

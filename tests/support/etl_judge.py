@@ -14,13 +14,13 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
-from etl.rejects import read_rejects
 from etl.settings import Duplicates
 from tests.support.etl_model import FileModel, GoodRow, Span, is_within
 from tests.support.etl_process import Ended, EtlCommand
 from tests.support.eventually import eventually
 from tests.support.judgement import Judgement, Rule, judge, judge_end, judge_progress
 from tests.support.ledger import Unit, digest, judge_units
+from tests.support.reject_file import rejects_in
 
 LAST_EVENT: Final = "Process stopped"
 
@@ -174,7 +174,7 @@ class _Load:
         done = [unit for byte, unit in bad.items() if is_within(byte, self._spans)]
         names = f"{self.file.sha256.hex()[:16]}.*rejects.jsonl"
         paths = [path for directory in directories for path in directory.glob(names)]
-        found = [self._rejected(row.line, row.raw) for path in paths for row in read_rejects(path)]
+        found = [self._rejected(row.line, row.raw) for path in paths for row in rejects_in(path)]
         if len(paths) > 1:
             found = list(dict(found).items())
         return judge_units(done if self.state == "loaded" else bad.values(), done, found)

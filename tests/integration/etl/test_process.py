@@ -10,10 +10,10 @@ import asyncpg
 import orjson
 import pytest
 
-from etl.rejects import read_rejects
 from sandbox.coupon_file import HEADER, FileRow, coupon_rows
 from tests.support.etl_process import EtlCommand, bad_lines, first_lines, last_lines
 from tests.support.eventually import eventually
+from tests.support.reject_file import rejects_in
 from tests.support.service_process import armed
 
 pytestmark = pytest.mark.timeout(120)
@@ -45,7 +45,7 @@ async def assert_loaded(etl: EtlCommand, rows: list[FileRow]) -> None:
     assert report["inserted"] == len(first_lines(rows))
     assert report["rejected"] == len(bad_lines(rows))
     assert report["skipped"] == len(rows) - report["inserted"] - report["rejected"]
-    assert [row.line for row in read_rejects(Path(report["reject_file"]))] == bad_lines(rows)
+    assert [row.line for row in rejects_in(Path(report["reject_file"]))] == bad_lines(rows)
 
 
 @pytest.mark.parametrize("workers", [1, 8])

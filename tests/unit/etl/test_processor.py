@@ -23,13 +23,14 @@ from etl.ledger import BatchRange, DoneRange, LedgerFile
 from etl.pools import BatchJob
 from etl.processor import BatchOutcome, Processor, Target
 from etl.progress import Counters
-from etl.rejects import RejectFile, read_rejects
+from etl.rejects import RejectFile
 from etl.settings import Duplicates, EtlPostgresSettings, EtlSettings, LoadOptions, OnError, RetrySettings
 from etl.store import BatchCounts
 from patterns import Context, background
 from runtime.errors import DependencyUnavailable
 from sandbox.coupon_file import FileRow, coupon_rows
 from tests.support.eventually import eventually
+from tests.support.reject_file import rejects_in
 
 BATCH = 10
 AWAY = DependencyUnavailable("postgres", "it does not answer")
@@ -139,7 +140,7 @@ async def test_every_row_becomes_something_and_no_more_batches_are_in_hand_than_
     assert scene.processor.rejected_count == len(bad_lines(rows))
     assert scene.processor.skipped_count == len(store.loaded) == 40
     assert store.rows + scene.processor.rejected_count == 400
-    assert [row.line for row in read_rejects(scene.path)] == bad_lines(rows)
+    assert [row.line for row in rejects_in(scene.path)] == bad_lines(rows)
     assert sum(scene.processor.reasons.values()) == len(bad_lines(rows))
     assert 1 <= store.most_in_hand <= workers
     assert scene.counters.bytes_done.load() == sum(len(row.raw) for row in rows)
@@ -282,7 +283,7 @@ async def test_postgres_that_is_away_for_a_while_costs_time_and_nothing_else(bui
     scene = build(FakeStore(fail), patient, workers=2)
     await scene.load(each(cut(rows)))
     assert scene.processor.processed_count == 100
-    assert [row.line for row in read_rejects(scene.path)] == bad_lines(rows)
+    assert [row.line for row in rejects_in(scene.path)] == bad_lines(rows)
 
 
 async def test_postgres_that_stays_away_ends_the_load_after_the_time_to_give_up(build: Callable[..., Scene]) -> None:

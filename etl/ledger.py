@@ -70,13 +70,9 @@ class BatchRange:
 
 
 @dataclass(frozen=True, slots=True)
-class DoneRange:
+class DoneRange(BatchRange):
     """A part of a file that is loaded, and what became of its rows."""
 
-    byte_start: int
-    byte_end: int
-    line_start: int
-    line_end: int
     inserted: int = 0
     skipped: int = 0
     rejected: int = 0

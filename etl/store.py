@@ -31,8 +31,6 @@ from etl.settings import Duplicates
 from runtime.errors import TransactionContended
 from runtime.postgres import Connection, PostgresPool, Row
 
-__all__ = ["BatchCounts", "BatchRange", "DoneRange", "EtlStore", "LedgerFile", "LedgerStatus", "StoreStatistics"]
-
 _CLEAN_MERGES: Final = 8
 _ORIGINS_MAX: Final = 100
 

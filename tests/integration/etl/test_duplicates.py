@@ -10,8 +10,9 @@ import asyncpg
 import pytest
 
 from etl.errors import DuplicateRowError
+from etl.ledger import LedgerFile
 from etl.settings import Duplicates
-from etl.store import BatchCounts, EtlStore, LedgerFile
+from etl.store import BatchCounts, EtlStore
 from runtime.postgres import PostgresPool
 from tests.support.etl_rows import LoadRow, copy_rows, range_of, some_code
 from tests.support.eventually import eventually

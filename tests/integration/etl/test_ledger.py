@@ -4,9 +4,9 @@ import asyncpg
 import pytest
 
 from etl.errors import FileBusyError, OtherRuleError
-from etl.ledger import BatchRange
+from etl.ledger import BatchRange, LedgerFile
 from etl.settings import Duplicates
-from etl.store import EtlStore, LedgerFile
+from etl.store import EtlStore
 from runtime.postgres import PostgresPool, open_pool
 from sandbox.servers import PostgresServer
 from tests.support.databases import role_settings

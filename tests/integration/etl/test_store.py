@@ -10,9 +10,9 @@ import pytest
 
 from etl.copy_format import CopyRows
 from etl.errors import DuplicateRowError, RangeTakenError
-from etl.ledger import BatchRange
+from etl.ledger import BatchRange, LedgerFile
 from etl.settings import Duplicates
-from etl.store import BatchCounts, EtlStore, LedgerFile, StoreStatistics
+from etl.store import BatchCounts, EtlStore, StoreStatistics
 from runtime.errors import DependencyUnavailable
 from runtime.postgres import PostgresPool, open_pool
 from sandbox.servers import PostgresServer

@@ -53,6 +53,9 @@ class Stand:
     async def check(self) -> None:
         """Be well."""
 
+    def close(self) -> None:
+        """Begin nothing any more."""
+
     async def aclose(self, *_: object) -> None:
         """Close."""
 

@@ -66,7 +66,8 @@ async def kill_until_opened_anew(administrator: Client, database: str, kill: Kil
     """Kill what the stream asks the server, until it asks by another cursor."""
     under_way = [
         {"$currentOp": {"allUsers": True}},
-        {"$match": {"ns": f"{database}.{CONSENT_MASTER}", "op": "getmore"}},
+        # A question that has just come, or is over, is listed without its cursor.
+        {"$match": {"ns": f"{database}.{CONSENT_MASTER}", "op": "getmore", "cursor.cursorId": {"$exists": True}}},
     ]
     first: object = None
 

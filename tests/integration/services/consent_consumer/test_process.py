@@ -20,9 +20,10 @@ from tests.support.service_process import ServiceProcess, armed
 
 @pytest.fixture
 async def world(any_driver: MongoSettings, tmp_path: Path) -> AsyncIterator[ConsentWorld]:
-    """A database, a Salesforce, and no consumer yet."""
+    """A database, a Salesforce, and no consumer yet; the test's own writes, of 15 MB some of them, may take long."""
+    patient = any_driver.model_copy(update={"operation_timeout_seconds": 40.0})
     async with (
-        open_mongo(background(), any_driver) as database,
+        open_mongo(background(), patient) as database,
         open_sandbox(tmp_path) as (salesforce, _),
         open_consent_world(database, any_driver, salesforce, tmp_path) as world,
     ):

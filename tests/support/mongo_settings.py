@@ -53,6 +53,11 @@ def with_driver(settings: MongoSettings, driver: str) -> MongoSettings:
     return MongoSettings.model_validate(settings.model_dump() | {"driver": driver})
 
 
+def patient(settings: MongoSettings) -> MongoSettings:
+    """Return the settings for a test's own calls, which may write 15 MB and take long; a service keeps its limits."""
+    return settings.model_copy(update={"operation_timeout_seconds": 40.0})
+
+
 def mongo_url(settings: MongoSettings) -> str:
     """Return the settings as what reads or writes beside the services is told them."""
     password = quote(read_secret(settings.password, settings.password_file) or "", safe="")

@@ -11,6 +11,7 @@ from runtime.mongo_settings import MongoSettings
 from services.consent_consumer.collection_scan import MongoCollectionScan
 from services.consent_consumer.dead_letters import MongoDeadLetters
 from services.consent_consumer.store import MongoConsentStore
+from tests.support.mongo_settings import patient
 
 
 class MongoWorld:
@@ -31,9 +32,8 @@ class MongoWorld:
 
 @pytest.fixture
 async def world(any_driver: MongoSettings) -> AsyncIterator[MongoWorld]:
-    """The stores with their indexes on an empty database; what a test writes may be of 15 MB, and take long."""
-    patient = any_driver.model_copy(update={"operation_timeout_seconds": 40.0})
-    async with open_mongo(background(), patient, application_name="test") as database:
+    """The stores with their indexes on an empty database."""
+    async with open_mongo(background(), patient(any_driver), application_name="test") as database:
         opened = MongoWorld(database, any_driver)
         await opened.store.create_indexes()
         yield opened

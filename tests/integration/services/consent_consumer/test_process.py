@@ -14,16 +14,16 @@ from services.consent_consumer.record import DETAIL_OBJECT, MASTER_OBJECT, exter
 from tests.support.consent_consumer_process import ConsentWorld, detail, master, open_consent_world
 from tests.support.consent_sample import IDS, NO_UUID
 from tests.support.eventually import eventually
+from tests.support.mongo_settings import patient
 from tests.support.salesforce import open_sandbox
 from tests.support.service_process import ServiceProcess, armed
 
 
 @pytest.fixture
 async def world(any_driver: MongoSettings, tmp_path: Path) -> AsyncIterator[ConsentWorld]:
-    """A database, a Salesforce, and no consumer yet; the test's own writes, of 15 MB some of them, may take long."""
-    patient = any_driver.model_copy(update={"operation_timeout_seconds": 40.0})
+    """A database, a Salesforce, and no consumer yet."""
     async with (
-        open_mongo(background(), patient) as database,
+        open_mongo(background(), patient(any_driver)) as database,
         open_sandbox(tmp_path) as (salesforce, _),
         open_consent_world(database, any_driver, salesforce, tmp_path) as world,
     ):
